@@ -1,0 +1,1 @@
+//! The base in SQLite: links, cursors, journal; the only writer.

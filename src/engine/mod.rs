@@ -1,0 +1,1 @@
+//! Decides what makes both sides agree, and does it.

@@ -1,0 +1,1 @@
+//! The disk: names, scans, durable delivery.

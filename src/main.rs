@@ -1,0 +1,3 @@
+//! The postkeep program.
+
+fn main() {}
