@@ -9,3 +9,4 @@ pub mod engine;
 pub mod imap;
 pub mod maildir;
 pub mod model;
+pub mod step;

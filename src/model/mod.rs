@@ -9,6 +9,7 @@ mod key;
 mod link;
 mod name;
 mod proof;
+mod secret;
 mod tree;
 
 pub use flags::{Flag, FlagChange, Flags, Keyword};
@@ -17,4 +18,5 @@ pub use key::{ContentKey, Digest, Fingerprint};
 pub use link::{Link, LinkState, SkipReason};
 pub use name::{MailboxName, UniqueName};
 pub use proof::{Doubt, GoneLocal, GoneRemote, LocalEvidence, Proof, RemoteEvidence};
+pub use secret::Secret;
 pub use tree::{Cursor, Local, LocalMessage, Place, Remote, RemoteMessage};
