@@ -80,7 +80,7 @@ async fn one(answer: &[u8]) -> (String, String) {
 #[tokio::test]
 async fn only_skeletons_come_through() {
     let raw = "* OK [X-RAW]";
-    let table: [(&[u8], &str, &str); 22] = [
+    let table: [(&[u8], &str, &str); 23] = [
         (b"* OK [ALERT]\xc3\xa9", "* OK", r"[ALERT]\xc3\xa9"),
         (b"* OK [X-RAW] not ours", "* OK", "[X-RAW] not ours"),
         (b"* bye", "* bye", ""),
@@ -96,7 +96,8 @@ async fn only_skeletons_come_through() {
         (b"* 1 FETCH (UID 1 FLAGS (\\Seen))", r"* 1 FETCH (UID 1 FLAGS (\\Seen))", ""),
         (b"* 1 FETCH (INTERNALDATE NIL UID 1)", r#"* 1 FETCH (INTERNALDATE \"\" UID 1)"#, ""),
         (b"* 1 FETCH (internaldate nil)", r#"* 1 FETCH (internaldate \"\")"#, ""),
-        (b"* 1 FETCH (UID 1 BODY[] \"(INTERNALDATE NIL\")", r#"* 1 FETCH (UID 1 BODY[] \"(INTERNALDATE NIL\")"#, ""),
+        (b"* 1 FETCH (UID 1 BODY[] \"(INTERNALDATE NIL\")", r"* 1 FETCH (UID 1 BODY[] {3}\r\n\x0000)", ""),
+        (b"* 1 FETCH (X \"(INTERNALDATE NIL\")", r#"* 1 FETCH (X \"(INTERNALDATE NIL\")"#, ""),
         (b"* 1 FETCH (UID 0)", raw, "* 1 FETCH (UID 0)"),
         (b"* 1 FETCH (UID 4294967296)", raw, "* 1 FETCH (UID 4294967296)"),
         (b"* 1 FETCH  (UID  1)", raw, "* 1 FETCH  (UID  1)"),
@@ -109,6 +110,8 @@ async fn only_skeletons_come_through() {
     }
     let deep = |n: usize| format!("* 1 FETCH (BODYSTRUCTURE {}{})", "(".repeat(n), ")".repeat(n)).into_bytes();
     assert_eq!(one(&deep(200_000)).await.0, raw);
+    let (_, beside, _) = through(b"* 1 FETCH (BODY[]<0> {1}\r\na BODY[HEADER] \"q\\\"x\" X \"y\")\r\n", &[1]).await;
+    assert_eq!(beside[0].1, [b"a".to_vec(), b"q\"x".to_vec()]);
     assert_eq!(one(format!("* 1 FETCH (X \"{}\")", "x".repeat(70_000)).as_bytes()).await.0, raw);
 }
 
