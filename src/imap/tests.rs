@@ -196,3 +196,9 @@ async fn bodies(session: &mut Session, uids: &UidSet) -> (Result<(), Error>, Vec
     };
     tokio::join!(session.bodies(uids, send), collect)
 }
+
+/// Returns how much processor time this thread has used: unlike the time of day, it does not depend on who else is busy.
+pub(super) fn cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
+}

@@ -396,7 +396,8 @@ async fn mailboxes_with_odd_names_are_listed() {
     s.rename(&s.raw_name(&MailboxName::from("quote\"d")).unwrap(), &renamed).await.unwrap();
     assert_eq!(s.select(&renamed).await.unwrap().exists, 1);
     let missing = s.select(&RawName::new(b"INBOX.missing")).await.unwrap_err();
-    assert!(matches!(&missing, Error::Refused { command: "SELECT", code, .. } if code == "NONEXISTENT"), "{missing}");
+    // Dovecot 2.3 gives no response code for it.
+    assert!(matches!(&missing, Error::Refused { command: "SELECT", .. }), "{missing:?}");
     assert!(s.selected().is_none());
     s.logout().await.unwrap();
 }

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Instant;
 
 use super::*;
 use crate::model::FlagChange;
@@ -387,9 +386,9 @@ async fn large_answers_take_no_more_than_linear_time() {
         unseen: None,
     };
     let (listing, time) = play_in("CONDSTORE", script, usize::MAX, async |s| {
-        let begin = Instant::now();
+        let begin = cpu();
         let observation = s.observe(&inbox(), Some(&since), false).await.unwrap();
-        (observation.listing, begin.elapsed())
+        (observation.listing, cpu() - begin)
     })
     .await;
     assert_eq!(listing, Listing::Changed { uids: UidSet::range(uid(1), uid(500_000)) });
@@ -408,17 +407,16 @@ async fn a_listing_of_200_000_messages_is_not_quadratic() {
         let mut script = vec![("SELECT", select.as_bytes()), ("UID FETCH 1:", first.as_bytes())];
         script.extend((1..parts).map(|_| ("UID FETCH", &b"% OK x\r\n"[..])));
         let time = play_in(BARE, &script, usize::MAX, async |s| {
-            let begin = Instant::now();
+            let begin = cpu();
             let observation = s.observe(&inbox(), None, true).await.unwrap();
             assert_eq!(observation.messages.len(), count as usize);
-            begin.elapsed()
+            cpu() - begin
         })
         .await;
         times.push(time);
     }
-    println!("20,000 in {:?}, 200,000 in {:?}", times[0], times[1]);
-    // Ten times the messages: ten times the time, give or take a busy machine; quadratic would be a hundred.
-    assert!(times[1] < times[0] * 40 + Duration::from_millis(200), "{times:?}");
+    // Ten times the messages, ten times the time; quadratic would be a hundred.
+    assert!(times[1] < times[0] * 30, "{times:?}");
 }
 
 #[tokio::test]
@@ -432,7 +430,7 @@ async fn bodies_stream_fast() {
     script.extend(parts.iter().map(|p| ("UID FETCH", p.as_slice())));
     let (size, time) = play_in(BARE, &script, usize::MAX, async |s| {
         s.select(&inbox()).await.unwrap();
-        let begin = Instant::now();
+        let begin = cpu();
         let (send, mut receive) = tokio::sync::mpsc::channel(512);
         let uids = UidSet::range(uid(1), uid(4000));
         let (result, size) = tokio::join!(s.bodies(&uids, send), async {
@@ -443,10 +441,10 @@ async fn bodies_stream_fast() {
             size
         });
         result.unwrap();
-        (size, begin.elapsed())
+        (size, cpu() - begin)
     })
     .await;
     assert_eq!(size, 4000 * 8400);
-    println!("{:.0} MB/s", size as f64 / 1e6 / time.as_secs_f64());
-    assert!(time.as_secs_f64() < 5.0, "{time:?}");
+    // 34 MB, server included: 0.1 s in a build without optimisation.
+    assert!(time.as_secs_f64() < 1.0, "{time:?}");
 }
