@@ -1,7 +1,7 @@
 //! Stands between the network and async-imap, and lets through only what imap-proto can read without harm.
 //!
-//! The bytes are framed here into answers. Of each answer async-imap gets a *skeleton* that cannot upset it: the tag and
-//! the status, or a FETCH whose literals are replaced by short markers. What was taken out waits [`Beside`] it, one
+//! The bytes are framed here into answers. Of each answer async-imap gets a *skeleton* that cannot upset it: the tag
+//! and the status, or a FETCH whose literals are replaced by short markers. What was taken out waits [`Beside`] it, one
 //! entry an answer, in order. So a body is never copied through the parser nor logged by it, a line of 16 MiB costs no
 //! more than its bytes, and neither of the two answers that make imap-proto panic reaches it.
 //!

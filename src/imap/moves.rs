@@ -18,8 +18,8 @@ impl Session {
     /// copied and marked `\Deleted`.
     ///
     /// # Errors
-    /// [`Error::Refused`], with the code `TRYCREATE` if there is no such mailbox, [`Error::Nonsense`] for UIDs that were
-    /// not asked for, or those of a connection that breaks; some may have been moved then.
+    /// [`Error::Refused`], with the code `TRYCREATE` if there is no such mailbox, [`Error::Nonsense`] for UIDs that
+    /// were not asked for, or those of a connection that breaks; some may have been moved then.
     pub async fn move_to(&mut self, uids: &UidSet, target: &RawName) -> Result<Vec<(Uid, Uid)>, Error> {
         let has_move = self.connection.capabilities.has("MOVE");
         let (name, effect) = if has_move { ("UID MOVE", "move") } else { ("UID COPY", "copy") };

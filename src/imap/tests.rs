@@ -17,8 +17,8 @@ use crate::model::{Flags, Secret, Uid, UidSet};
 type Script<'a> = [(&'a str, &'a [u8])];
 
 /// All that the session makes use of.
-const FULL: &str = "IMAP4rev1 LITERAL+ ENABLE ID NAMESPACE QRESYNC CONDSTORE ESEARCH UIDPLUS MOVE MULTIAPPEND UNSELECT IDLE \
-                    LIST-EXTENDED LIST-STATUS SPECIAL-USE";
+const FULL: &str = "IMAP4rev1 LITERAL+ ENABLE ID NAMESPACE QRESYNC CONDSTORE ESEARCH UIDPLUS MOVE MULTIAPPEND UNSELECT \
+                    IDLE LIST-EXTENDED LIST-STATUS SPECIAL-USE";
 /// What every server has.
 const BARE: &str = "IMAP4rev1";
 
@@ -197,8 +197,24 @@ async fn bodies(session: &mut Session, uids: &UidSet) -> (Result<(), Error>, Vec
     tokio::join!(session.bodies(uids, send), collect)
 }
 
-/// Returns how much processor time this thread has used: unlike the time of day, it does not depend on who else is busy.
+/// Returns how much processor time this thread has used, which does not depend on who else is busy.
 pub(super) fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap())
 }
+
+/// A session and each of its futures may be moved between threads.
+const _: fn(&mut Session, tokio::sync::mpsc::Sender<Fetched>) = |s, out| {
+    fn movable<T: Send>(_: T) {}
+    let (change, uids) = (crate::model::FlagChange::default(), UidSet::default());
+    movable(Session::open(&connect(), &password()));
+    movable(s.list());
+    movable(s.observe(&inbox(), None, false));
+    movable(s.bodies(&uids, out));
+    movable(s.fingerprints(&uids));
+    movable(s.store(&uids, &change, None));
+    movable(s.append(&inbox(), Vec::new()));
+    movable(s.move_to(&uids, &inbox()));
+    movable(s.expunge(&uids));
+    movable(s.idle(async {}, Duration::ZERO));
+};

@@ -117,7 +117,8 @@ async fn only_skeletons_come_through() {
 
 #[tokio::test]
 async fn literals_are_taken_out() {
-    let answer = b"* 1 FETCH (UID 7 BODY[HEADER] {0}\r\n BODY[] ~{5+}\r\na\0)\r\n X \"{3}\")\r\n* LIST () \"/\" {3}\r\n\r\n{\r\n";
+    let answer = b"* 1 FETCH (UID 7 BODY[HEADER] {0}\r\n BODY[] ~{5+}\r\na\0)\r\n X \"{3}\")\r\n\
+        * LIST () \"/\" {3}\r\n\r\n{\r\n";
     let (skeletons, beside, fault) = through(answer, &[1]).await;
     let expected = r#"* 1 FETCH (UID 7 BODY[HEADER] {3}\r\n\x0000 BODY[] {3}\r\n\x0001 X \"{3}\")\r\n* OK [X-RAW]\r\n"#;
     assert_eq!(skeletons, expected);

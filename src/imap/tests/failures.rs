@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::model::FlagChange;
 
@@ -108,7 +110,8 @@ async fn a_server_that_is_unwell_is_left_alone() {
 
 #[tokio::test]
 async fn a_connection_that_ends_at_any_byte_is_an_error() {
-    let fetch = b"* 1 FETCH (UID 2 FLAGS (\\Seen) INTERNALDATE \"01-Jan-2020 00:00:00 +0000\" RFC822.SIZE 4 BODY[HEADER] {1}\r\nx BODY[] {4}\r\na\r\nb)\r\n\
+    let fetch = b"* 1 FETCH (UID 2 FLAGS (\\Seen) INTERNALDATE \"01-Jan-2020 00:00:00 +0000\" RFC822.SIZE 4\
+        \x20BODY[HEADER] {1}\r\nx BODY[] {4}\r\na\r\nb)\r\n\
         * 2 FETCH (UID 5 FLAGS () BODY[] NIL)\r\n* 3 FETCH (UID 9 FLAGS ())\r\n% OK done\r\n";
     let select = b"* 3 EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT 10] x\r\n% OK done\r\n";
     let list = b"* LIST () \"/\" INBOX\r\n* STATUS INBOX (MESSAGES 0 UIDNEXT 1 UIDVALIDITY 7)\r\n% OK done\r\n";
@@ -447,4 +450,61 @@ async fn bodies_stream_fast() {
     assert_eq!(size, 4000 * 8400);
     // 34 MB, server included: 0.1 s in a build without optimisation.
     assert!(time.as_secs_f64() < 1.0, "{time:?}");
+}
+
+/// Answers from well-formed to rubbish, in any order.
+fn anything() -> impl Strategy<Value = Vec<u8>> {
+    let lines = prop::sample::select(vec![
+        &b"* 3 EXISTS\r\n"[..],
+        b"* 4294967295 EXISTS\r\n",
+        b"* 1 EXPUNGE\r\n",
+        b"* VANISHED (EARLIER) 1:4294967295\r\n",
+        b"* VANISHED 2:3\r\n",
+        b"* OK [UIDVALIDITY 7] x\r\n",
+        b"* OK [HIGHESTMODSEQ 18446744073709551615] x\r\n",
+        b"* OK [CLOSED]\xc3\xa9\r\n",
+        b"* OK [COPYUID 1 4294967295 1:4294967295]\r\n",
+        b"* 1 FETCH (UID 2 FLAGS () INTERNALDATE NIL RFC822.SIZE 4294967295 BODY[] {3}\r\n\
+        * \n BODY[HEADER] \"\\\"\")\r\n",
+        b"* 2 FETCH (UID 2 MODSEQ (0) FLAGS (\\Seen \xff))\r\n",
+        b"* LIST (\\Noselect) \"&\" \"INBOX\"\r\n",
+        b"* STATUS \"\" (MESSAGES 99999999999)\r\n",
+        b"* SEARCH 4294967295 1 1\r\n",
+        b"* ESEARCH UID ALL 1:4294967295\r\n",
+        b"* BYE\r\n",
+        b"+\r\n",
+        b"% OK [APPENDUID 7 4294967295] x\r\n",
+        b"% OK [MODIFIED 1:4294967295] x\r\n",
+        b"% NO [] \r\n",
+        b"A1 OK late\r\n",
+        b"{5}\r\n",
+        b"\r\n",
+    ]);
+    let rubbish = prop::collection::vec(prop::sample::select(&b"*()[]{}\"\\ %A+0129\r\n\xff\0"[..]), 0..20);
+    let piece = prop_oneof![4 => lines.prop_map(<[u8]>::to_vec), 1 => rubbish];
+    prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn no_server_makes_it_panic_or_wait_for_ever(first in anything(), second in anything()) {
+        // The clock stands still as long as anybody has something to do, so waiting takes no time.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        for (name, run) in commands() {
+            let mut script = head(FULL);
+            script.extend([&first, &second].map(|answer| (String::new(), [answer.as_slice(), b"% OK x\r\n"].concat())));
+            let script: Vec<(&str, &[u8])> = script.iter().map(|(c, a)| (c.as_str(), a.as_slice())).collect();
+            let ended = runtime.block_on(async {
+                let (stream, _server) = serve(GREETING, &script, usize::MAX);
+                let mut session = selected(stream).await;
+                tokio::time::timeout(Duration::from_secs(3600), async {
+                    let _ = run(&mut session).await;
+                    let _ = session.noop().await;
+                })
+                .await
+            });
+            prop_assert!(ended.is_ok(), "{} hangs", name);
+        }
+    }
 }

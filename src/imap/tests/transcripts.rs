@@ -164,7 +164,8 @@ async fn a_huge_mailbox_is_listed_in_parts() {
 
 #[tokio::test]
 async fn bodies_of_all_kinds() {
-    let answer = b"* 9 EXISTS\r\n* 1 FETCH (UID 2 FLAGS (\\Seen) INTERNALDATE \" 1-Feb-2024 00:00:00 +0100\" BODY[] {5}\r\na\r\n\0\xff)\r\n\
+    let answer = b"* 9 EXISTS\r\n\
+        * 1 FETCH (UID 2 FLAGS (\\Seen) INTERNALDATE \" 1-Feb-2024 00:00:00 +0100\" BODY[] {5}\r\na\r\n\0\xff)\r\n\
         * 2 FETCH (BODY[] \"q\\\"\" INTERNALDATE NIL UID 3 FLAGS ())\r\n* 3 FETCH (UID 3 FLAGS (x))\r\n\
         * 4 FETCH (UID 4 BODY[] NIL FLAGS () INTERNALDATE \"absurd\")\r\n* 1 EXPUNGE\r\n* OK [ALERT]\xc3\xa9\r\n\
         * 5 FETCH (UID 5 FLAGS () BODY[] {0}\r\n)\r\n* 6 FETCH (UID 77 FLAGS () BODY[] {1}\r\nx)\r\n\
@@ -187,7 +188,8 @@ async fn bodies_of_all_kinds() {
 
 #[tokio::test]
 async fn fingerprints_do_not_depend_on_how_a_header_ends() {
-    let answer = b"* 1 FETCH (UID 2 RFC822.SIZE 9 FLAGS (a) BODY[HEADER] {8}\r\nA: b\r\n\r\n INTERNALDATE \"01-Jan-1970 00:00:01 +0000\")\r\n\
+    let answer = b"* 1 FETCH (UID 2 RFC822.SIZE 9 FLAGS (a) BODY[HEADER] {8}\r\nA: b\r\n\r\n\
+        \x20INTERNALDATE \"01-Jan-1970 00:00:01 +0000\")\r\n\
         * 2 FETCH (UID 3 RFC822.SIZE 9 FLAGS () BODY[HEADER] \"A: b\")\r\n\
         * 3 FETCH (UID 4 RFC822.SIZE 9 FLAGS () BODY[HEADER] NIL)\r\n% OK done\r\n";
     let script: &Script<'_> =
@@ -328,10 +330,14 @@ async fn expunge_names_its_messages() {
 
 #[tokio::test]
 async fn mailboxes_are_listed_with_their_states() {
-    let answer = b"* LIST (\\HasChildren) \"/\" Inbox\r\n* STATUS Inbox (MESSAGES 4 UIDNEXT 5 UIDVALIDITY 7 UNSEEN 0 HIGHESTMODSEQ 0)\r\n\
-        * LIST (\\Trash \\HasNoChildren) \"/\" Deleted Items\r\n* LIST () \"/\" {6}\r\nEntw\"r\r\n* LIST (\\Noselect) \"/\" \"a\\\\b\" (\"CHILDINFO\" (\"X\"))\r\n\
-        * LIST () \"/\" \"&bad\"\r\n* LIST () \"/\" a//b\r\n* LIST () \"/\" \"Shared/x\"\r\n* LIST () \"/\" \"INBOX\"\r\n\
-        * LIST () \"/\" \"&AGE-bc\"\r\n* LIST () \"/\" \"abc\"\r\n* STATUS abc (MESSAGES 1 UIDNEXT 2 UIDVALIDITY 0)\r\n% OK x\r\n";
+    let answer = b"* LIST (\\HasChildren) \"/\" Inbox\r\n\
+        * STATUS Inbox (MESSAGES 4 UIDNEXT 5 UIDVALIDITY 7 UNSEEN 0 HIGHESTMODSEQ 0)\r\n\
+        * LIST (\\Trash \\HasNoChildren) \"/\" Deleted Items\r\n* LIST () \"/\" {6}\r\nEntw\"r\r\n\
+        * LIST (\\Noselect) \"/\" \"a\\\\b\" (\"CHILDINFO\" (\"X\"))\r\n\
+        * LIST () \"/\" \"&bad\"\r\n* LIST () \"/\" a//b\r\n* LIST () \"/\" \"Shared/x\"\r\n\
+        * LIST () \"/\" \"INBOX\"\r\n\
+        * LIST () \"/\" \"&AGE-bc\"\r\n* LIST () \"/\" \"abc\"\r\n\
+        * STATUS abc (MESSAGES 1 UIDNEXT 2 UIDVALIDITY 0)\r\n% OK x\r\n";
     let script: &Script<'_> = &[
         ("LIST \"\" \"*\" RETURN (SPECIAL-USE STATUS (MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ))", answer),
         (
