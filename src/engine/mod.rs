@@ -1,1 +1,7 @@
 //! Decides what makes both sides agree, and does it.
+
+pub mod flags;
+pub mod guard;
+pub mod op;
+pub mod plan;
+pub mod rebind;
