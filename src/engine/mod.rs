@@ -2,6 +2,8 @@
 
 pub mod flags;
 pub mod guard;
+pub mod moves;
 pub mod op;
 pub mod plan;
 pub mod rebind;
+pub mod tree;
