@@ -22,6 +22,8 @@ use serde::Deserialize;
 pub use filter::{Filter, Pattern};
 pub use paths::{StateDirError, prepare_state_dir};
 pub use problem::{Error, Problem};
+pub(crate) use problem::nearest;
+pub(crate) use units::duration;
 
 use crate::auth::PasswordSource;
 use crate::model::Digest;
@@ -258,6 +260,14 @@ impl Config {
     fn parse(text: &str, env: paths::Env<'_>) -> Result<Self, Vec<Problem>> {
         let raw = read::read(text).map_err(|faults| problem::locate(text, faults))?;
         check::check(raw, env).map_err(|faults| problem::locate(text, faults))
+    }
+}
+
+impl Daemon {
+    /// Returns the database of an account.
+    #[must_use]
+    pub fn database(&self, account: &str) -> PathBuf {
+        self.state_dir.join(format!("{account}.sqlite3"))
     }
 }
 
