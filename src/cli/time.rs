@@ -62,9 +62,8 @@ pub(super) fn parse(when: &str, now: Moment, zone: &TimeZone) -> Result<Moment, 
         return Ok(Moment(moment));
     }
     let date = when.parse::<Date>().ok().filter(|_| when.len() == 10).and_then(|date| date.to_zoned(zone.clone()).ok());
-    date.map(|zoned| Moment(zoned.timestamp())).ok_or_else(|| {
-        format!("cannot read \"{when}\" as a time; write 2h, 3d, 2026-11-01 or 2026-11-01T08:00:00Z")
-    })
+    date.map(|zoned| Moment(zoned.timestamp()))
+        .ok_or_else(|| format!("cannot read \"{when}\" as a time; write 2h, 3d, 2026-11-01 or 2026-11-01T08:00:00Z"))
 }
 
 #[cfg(test)]

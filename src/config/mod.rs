@@ -21,8 +21,8 @@ use serde::Deserialize;
 
 pub use filter::{Filter, Pattern};
 pub use paths::{StateDirError, prepare_state_dir};
-pub use problem::{Error, Problem};
 pub(crate) use problem::nearest;
+pub use problem::{Error, Problem};
 pub(crate) use units::duration;
 
 use crate::auth::PasswordSource;
