@@ -1,4 +1,4 @@
 //! The integration tests.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-fn main() {}
+mod cli;
