@@ -1,0 +1,1 @@
+//! Maildirs as a whole: what is written is read again, whatever happens meanwhile.
