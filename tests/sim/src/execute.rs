@@ -357,9 +357,11 @@ impl Context {
                 }
                 How::Replace => flags.clone(),
             };
+            // What another client has changed meanwhile must still be told, even after .SILENT.
+            let tells = !silent || self.selected.as_ref().is_some_and(|v| v.knows(message));
             mailbox.set(uid, new);
             let Some(message) = mailbox.messages.get(&uid) else { continue };
-            if let Some(view) = &mut self.selected {
+            if let (true, Some(view)) = (tells, &mut self.selected) {
                 view.told(message);
             }
             if !silent {

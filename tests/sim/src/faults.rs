@@ -1,4 +1,4 @@
-//! What can go wrong on purpose. A fault waits for a command, happens at it, and is then listed as fired.
+//! What can go wrong on purpose. A fault waits for a command, happens at it, and is listed as fired if it had an effect.
 
 use std::fmt;
 use std::sync::Arc;
@@ -183,13 +183,25 @@ impl Faults {
 
     /// Returns the faults that are due at a command of this name that has been received whole, and counts it.
     pub(crate) fn due(&mut self, command: &str) -> Due {
-        Due(self.take(command, |f| !matches!(f, Fault::Refuse(_))))
+        let faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
+        Due { command: command.to_owned(), faults: faults.into_iter().map(|f| (f, false)).collect() }
     }
 
     /// Returns the refusal that is due in place of the `+` of a command, and counts it.
     pub(crate) fn refusal(&mut self, command: &str) -> Option<String> {
         let due = self.take(command, |f| matches!(f, Fault::Refuse(_)));
-        due.into_iter().find_map(|f| if let Fault::Refuse(text) = f { Some(text) } else { None })
+        let refusal = due.into_iter().find_map(|f| if let Fault::Refuse(text) = f { Some(text) } else { None });
+        self.fired.extend(refusal.iter().map(|_| format!("{command} refuse")));
+        refusal
+    }
+
+    /// Lists those of `due` that have had an effect as fired.
+    pub(crate) fn fire(&mut self, due: &mut Due) {
+        for (fault, hit) in &mut due.faults {
+            if std::mem::take(hit) {
+                self.fired.push(format!("{} {}", due.command, fault.name()));
+            }
+        }
     }
 
     fn take(&mut self, command: &str, kind: impl Fn(&Fault) -> bool) -> Vec<Fault> {
@@ -205,29 +217,28 @@ impl Faults {
             }
             armed.when == When::Every || !now
         });
-        self.fired.extend(due.iter().map(|f| format!("{command} {}", f.name())));
         due
     }
 }
 
-/// The faults that happen at one command.
-pub(crate) struct Due(pub(crate) Vec<Fault>);
+/// The faults that are due at one command, each with whether it has had an effect.
+pub(crate) struct Due {
+    command: String,
+    pub(crate) faults: Vec<(Fault, bool)>,
+}
 
 impl Due {
-    pub(crate) fn closes(&self, at: At) -> bool {
-        self.0.iter().any(|f| matches!(f, Fault::Close(a) if *a == at))
+    /// Returns the next hook that runs before the command, and marks it.
+    pub(crate) fn next_hook(&mut self) -> Option<Hook> {
+        let waits = |(fault, hit): &&mut (Fault, bool)| matches!(fault, Fault::Run(_)) && !*hit;
+        let (fault, hit) = self.faults.iter_mut().find(waits)?;
+        *hit = true;
+        if let Fault::Run(hook) = fault { Some(hook.clone()) } else { None }
     }
 
-    pub(crate) fn answer(&self) -> Option<&str> {
-        self.0.iter().find_map(|f| if let Fault::Answer(text) = f { Some(text.as_str()) } else { None })
-    }
-
-    pub(crate) fn zombie(&self) -> Option<Duration> {
-        self.0.iter().find_map(|f| if let Fault::Zombie(delay) = f { Some(*delay) } else { None })
-    }
-
-    pub(crate) fn stalls(&self) -> bool {
-        self.0.iter().any(|f| matches!(f, Fault::Stall))
+    /// Returns what the first fault that `which` accepts asks for, and marks it.
+    pub(crate) fn hit<T>(&mut self, which: impl Fn(&Fault) -> Option<T>) -> Option<T> {
+        self.faults.iter_mut().find_map(|(fault, hit)| which(fault).inspect(|_| *hit = true))
     }
 }
 
@@ -240,11 +251,22 @@ mod tests {
         let mut faults = Faults::default();
         faults.inject("noop", When::Nth(2), Fault::Stall);
         faults.inject("NOOP", When::Every, Fault::BodyNil);
-        let names = |f: &mut Faults| f.due("NOOP").0.iter().map(Fault::name).collect::<Vec<_>>();
+        let names = |f: &mut Faults| f.due("NOOP").faults.iter().map(|(f, _)| f.name()).collect::<Vec<_>>();
         assert_eq!(names(&mut faults), ["body-nil"]);
         assert_eq!(names(&mut faults), ["stall", "body-nil"]);
         assert_eq!(names(&mut faults), ["body-nil"]);
-        assert_eq!(faults.fired, ["NOOP body-nil", "NOOP stall", "NOOP body-nil", "NOOP body-nil"]);
+    }
+
+    #[test]
+    fn only_what_had_an_effect_has_fired() {
+        let mut faults = Faults::default();
+        faults.inject("NOOP", When::Nth(1), Fault::Stall);
+        faults.inject("NOOP", When::Nth(1), Fault::BodyNil);
+        let mut due = faults.due("NOOP");
+        assert!(due.hit(|f| matches!(f, Fault::Stall).then_some(())).is_some());
+        faults.fire(&mut due);
+        faults.fire(&mut due);
+        assert_eq!(faults.fired, ["NOOP stall"]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod faults;
 mod lex;
 mod parse;
 mod profile;
+mod render;
 mod search;
 mod session;
 mod state;
@@ -133,7 +134,7 @@ impl Server {
         self.shared.lock().faults.budget = Some(bytes);
     }
 
-    /// Returns the faults that have fired, in order, as `UID FETCH drop-lines`.
+    /// Returns the faults that had an effect, in order, as `UID FETCH drop-lines`.
     #[must_use]
     pub fn fired(&self) -> Vec<String> {
         self.shared.lock().faults.fired.clone()

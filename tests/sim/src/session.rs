@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::command::literal;
-use crate::execute::{Context, Line, Reply};
+use crate::execute::{Context, Reply};
 use crate::faults::{At, Due, Fault};
 use crate::lex;
 use crate::parse::{self, Request};
@@ -110,30 +110,31 @@ impl Session {
             return self.send(b"* BAD a tag that is none\r\n").await;
         }
         let command = Command::read(self.number, rest);
-        let due = {
+        let mut due = {
             let mut inner = self.shared.lock();
-            let due = inner.faults.due(&command.name);
+            let mut due = inner.faults.due(&command.name);
             inner.commands.push(command.clone());
-            for fault in &due.0 {
-                if let Fault::Run(hook) = fault {
-                    hook(&mut inner.state);
-                }
+            while let Some(hook) = due.next_hook() {
+                hook(&mut inner.state);
             }
+            inner.faults.fire(&mut due);
             due
         };
-        if due.0.iter().any(|f| matches!(f, Fault::Run(_))) {
-            self.shared.announce();
-        }
+        self.shared.announce();
         let request = parse::request(rest, self.profile);
-        if due.closes(At::Before) {
+        let answer = due.hit(|f| if let Fault::Answer(text) = f { Some(text.clone()) } else { None });
+        let stalls = due.hit(|f| matches!(f, Fault::Stall).then_some(()));
+        let closes = due.hit(|f| matches!(f, Fault::Close(At::Before)).then_some(()));
+        self.shared.lock().faults.fire(&mut due);
+        if closes.is_some() {
             return Err(Closed);
         }
-        if due.stalls() {
+        if stalls.is_some() {
             // Until the client gives up.
             while self.reader.read_until(b'\n', &mut Vec::new()).await? > 0 {}
             return Err(Closed);
         }
-        if let Some(text) = due.answer() {
+        if let Some(text) = answer {
             return self.send(format!("{tag} {text}\r\n").as_bytes()).await;
         }
         match request {
@@ -141,45 +142,62 @@ impl Session {
                 self.violation(&format!("{command}: {reason}"));
                 self.send(format!("{tag} BAD {reason}\r\n").as_bytes()).await
             }
-            Ok(Request::Idle) => self.idle(&tag, &due).await,
-            Ok(Request::Authenticate { mechanism, initial }) => self.authenticate(&tag, &mechanism, initial).await,
-            Ok(request) => match due.zombie() {
+            Ok(Request::Idle) => self.idle(&tag, due).await,
+            Ok(Request::Authenticate { mechanism, initial }) => {
+                self.authenticate(&tag, &mechanism, initial).await?;
+                let reply = self.context.signed_in(self.profile);
+                self.answer(&tag, due, |_, _| reply).await
+            }
+            Ok(request) => match due.hit(|f| if let Fault::Zombie(delay) = f { Some(*delay) } else { None }) {
                 Some(delay) => {
+                    self.shared.lock().faults.fire(&mut due);
                     self.rise_later(tag, request, delay);
                     Err(Closed)
                 }
-                None => self.answer(&tag, &command, request, &due).await,
+                None => {
+                    let profile = self.profile;
+                    let carry_out = |context: &mut Context, inner: &mut Inner| {
+                        let reply = context.execute(&mut inner.state, profile, &tag, request);
+                        if reply.wrong {
+                            inner.violations.push(format!("{command}: {}", reply.status));
+                        }
+                        reply
+                    };
+                    self.answer(&tag, due, carry_out).await
+                }
             },
         }
     }
 
     /// Carries out a command and sends its reply, with the news about the selected mailbox and the faults that are due.
-    async fn answer(&mut self, tag: &str, command: &Command, request: Request, due: &Due) -> Result<(), Closed> {
-        let shared = self.shared.clone();
-        let (out, ends) = {
-            let mut inner = shared.lock();
+    async fn answer(
+        &mut self,
+        tag: &str,
+        mut due: Due,
+        carry_out: impl FnOnce(&mut Context, &mut Inner) -> Reply,
+    ) -> Result<(), Closed> {
+        let (out, ends, close) = {
+            let mut inner = self.shared.lock();
             let gone = self.context.selected.is_some() && self.context.mailbox(&mut inner.state).is_none();
-            if gone {
+            let (out, ends) = if gone {
                 (b"* BYE the selected mailbox is not what it was\r\n".to_vec(), true)
             } else {
                 self.context.zone = inner.state.zone;
-                let reply = self.context.execute(&mut inner.state, self.profile, tag, request);
-                if reply.wrong {
-                    inner.violations.push(format!("{command}: {}", reply.status));
-                }
-                (self.context.render(&mut inner, tag, &reply, due), reply.ends)
-            }
+                let reply = carry_out(&mut self.context, &mut inner);
+                (self.context.render(&mut inner.state, tag, &reply, &mut due), reply.ends)
+            };
+            let close = due.hit(|f| if let Fault::Close(at) = f { Some(*at) } else { None });
+            inner.faults.fire(&mut due);
+            (out, ends, close)
         };
-        shared.announce();
-        if due.closes(At::Unanswered) {
-            return Err(Closed);
-        }
-        if due.closes(At::Middle) {
-            self.send(&out[..out.len() / 2]).await?;
-            return Err(Closed);
-        }
-        self.send(&out).await?;
-        if ends || due.closes(At::After) { Err(Closed) } else { Ok(()) }
+        self.shared.announce();
+        let sent = match close {
+            Some(At::Unanswered) => 0,
+            Some(At::Middle) => out.len() / 2,
+            _ => out.len(),
+        };
+        self.send(&out[..sent]).await?;
+        if ends || close.is_some() { Err(Closed) } else { Ok(()) }
     }
 
     /// Carries out a command a while after the connection that it came by is gone.
@@ -193,45 +211,58 @@ impl Session {
         });
     }
 
-    async fn idle(&mut self, tag: &str, due: &Due) -> Result<(), Closed> {
+    /// Tells changes as they happen until the client says DONE. The faults of a reply happen right after the `+`.
+    async fn idle(&mut self, tag: &str, mut due: Due) -> Result<(), Closed> {
         if self.context.selected.is_none() {
             self.violation("IDLE without a selected mailbox");
             return self.send(format!("{tag} BAD no mailbox is selected\r\n").as_bytes()).await;
         }
-        let shared = self.shared.clone();
-        let mut changes = shared.changed.subscribe();
-        self.send(b"+ idling\r\n").await?;
-        let mut done = Vec::new();
+        let mut changes = self.shared.changed.subscribe();
+        let (mut out, close) = (b"+ idling\r\n".to_vec(), {
+            let mut inner = self.shared.lock();
+            let close = due.hit(|f| if let Fault::Close(at) = f { Some(*at) } else { None });
+            inner.faults.fire(&mut due);
+            close
+        });
+        if close == Some(At::Unanswered) {
+            return Err(Closed);
+        }
+        let mut line = Vec::new();
         loop {
-            let news = self.context.news(&mut shared.lock().state);
-            self.send(&news.ok_or(Closed)?).await?;
-            if due.closes(At::Middle) {
+            {
+                let mut inner = self.shared.lock();
+                self.context.interrupt(&mut inner.state, &mut due, &mut out);
+                inner.faults.fire(&mut due);
+                out.extend(self.context.news(&mut inner.state).ok_or(Closed)?);
+            }
+            self.send(&std::mem::take(&mut out)).await?;
+            if close == Some(At::Middle) {
                 return Err(Closed);
             }
-            let mut line = (&mut self.reader).take(LINE);
+            due.faults.clear();
+            let mut reader = (&mut self.reader).take(LINE);
             tokio::select! {
-                read = line.read_until(b'\n', &mut done) => {
+                read = reader.read_until(b'\n', &mut line) => {
                     read?;
                     break;
                 }
                 _ = changes.changed() => {}
             }
         }
-        if done.is_empty() {
+        if line.is_empty() {
             return Err(Closed);
         }
-        if !done.eq_ignore_ascii_case(b"DONE\r\n") {
-            self.violation(&format!("a line in IDLE that is not DONE: {}", String::from_utf8_lossy(&done)));
+        if !line.eq_ignore_ascii_case(b"DONE\r\n") {
+            self.violation(&format!("a line in IDLE that is not DONE: {}", String::from_utf8_lossy(&line)));
         }
-        self.send(format!("{tag} OK done\r\n").as_bytes()).await
+        self.send(format!("{tag} OK done\r\n").as_bytes()).await?;
+        if close.is_some() { Err(Closed) } else { Ok(()) }
     }
 
+    /// Reads the client's part of a sign-in, and signs it in if that is right.
     async fn authenticate(&mut self, tag: &str, mechanism: &str, initial: Option<Vec<u8>>) -> Result<(), Closed> {
-        if self.context.logged_in {
-            self.violation("AUTHENTICATE when signed in");
-            return self.send(format!("{tag} BAD signed in already\r\n").as_bytes()).await;
-        }
         let response = match initial {
+            _ if self.context.logged_in => Err("signed in already".to_owned()),
             Some(response) => Ok(response),
             None => {
                 self.send(b"+ \r\n").await?;
@@ -242,7 +273,8 @@ impl Session {
             Ok(response) => response,
             Err(reason) => {
                 self.violation(&format!("AUTHENTICATE {mechanism}: {reason}"));
-                return self.send(format!("{tag} BAD {reason}\r\n").as_bytes()).await;
+                self.send(format!("{tag} BAD {reason}\r\n").as_bytes()).await?;
+                return Err(Closed);
             }
         };
         self.context.logged_in = accepts(&self.shared.lock().state, mechanism, &response);
@@ -253,8 +285,7 @@ impl Session {
                 self.violation("the challenge after a refused token was not answered with an empty line");
             }
         }
-        let reply = self.context.signed_in(self.profile);
-        self.send(format!("{tag} {}\r\n", reply.status).as_bytes()).await
+        Ok(())
     }
 
     fn violation(&self, text: &str) {
@@ -280,113 +311,6 @@ impl Session {
         };
         self.writer.write_all(&bytes[..allowed]).await?;
         if allowed < bytes.len() { Err(Closed) } else { Ok(()) }
-    }
-}
-
-impl Context {
-    /// Returns what the client must be told about its selected mailbox, or `None` if that is not what it was.
-    fn news(&mut self, state: &mut State) -> Option<Vec<u8>> {
-        let Some(mut view) = self.selected.take() else { return Some(Vec::new()) };
-        let mailbox = state.mailboxes.values().find(|m| m.incarnation == view.incarnation)?;
-        let news = view.news(mailbox, self.condstore, self.qresync);
-        self.selected = Some(view);
-        Some(news)
-    }
-
-    /// Returns a reply as bytes: its lines, the news, the tagged line; with the faults that are due.
-    fn render(&mut self, inner: &mut Inner, tag: &str, reply: &Reply, due: &Due) -> Vec<u8> {
-        let mut out = Vec::new();
-        let kept = kept(&reply.lines, &due.0);
-        for (i, line) in kept.iter().enumerate() {
-            if i == kept.len() / 2 {
-                self.interrupt(inner, due, &mut out);
-            }
-            if let Some(line) = self.line(line) {
-                edited(&line, &due.0, &mut out);
-            }
-        }
-        if kept.is_empty() {
-            self.interrupt(inner, due, &mut out);
-        }
-        out.extend(self.news(&mut inner.state).unwrap_or_default());
-        edited(format!("{tag} {}", reply.status).as_bytes(), &due.0, &mut out);
-        out
-    }
-
-    fn interrupt(&mut self, inner: &mut Inner, due: &Due, out: &mut Vec<u8>) {
-        for fault in &due.0 {
-            match fault {
-                Fault::Send(bytes) => out.extend(bytes),
-                Fault::Between(hook) => {
-                    hook(&mut inner.state);
-                    out.extend(self.news(&mut inner.state).unwrap_or_default());
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn line(&self, line: &Line) -> Option<Vec<u8>> {
-        match line {
-            Line::Fetch { uid, items } => {
-                let sequence = self.selected.as_ref()?.sequence(*uid)?;
-                let mut out = format!("* {sequence} FETCH (").into_bytes();
-                out.extend(items);
-                out.push(b')');
-                Some(out)
-            }
-            Line::Listed(text) | Line::Other(text) => Some(format!("* {text}").into_bytes()),
-        }
-    }
-}
-
-/// Returns the lines that the faults leave.
-fn kept<'a>(lines: &'a [Line], due: &[Fault]) -> Vec<&'a Line> {
-    let listed = |line: &&Line| !matches!(line, Line::Other(_));
-    let count = lines.iter().filter(listed).count();
-    let mut index = 0;
-    let keeps = |line: &&Line| {
-        let i = index;
-        index += usize::from(listed(line));
-        let uid = if let Line::Fetch { uid, .. } = line { Some(*uid) } else { None };
-        !due.iter().any(|fault| match fault {
-            Fault::DropLines(share) => listed(line) && share.includes(i, count),
-            Fault::Omit(uids) => uid.is_some_and(|u| uids.contains(&u)),
-            _ => false,
-        })
-    };
-    lines.iter().filter(keeps).collect()
-}
-
-/// Adds a line with its CRLF as the faults change it.
-fn edited(line: &[u8], due: &[Fault], out: &mut Vec<u8>) {
-    let mut line = line.to_vec();
-    for fault in due {
-        match fault {
-            Fault::BodyNil => line = without_body(line, b"NIL"),
-            Fault::BodyEmpty => line = without_body(line, b"\"\""),
-            Fault::Edit(edit) => {
-                if let Ok(text) = std::str::from_utf8(&line) {
-                    match edit(text) {
-                        Some(text) => line = text.into_bytes(),
-                        None => return,
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    out.extend(line);
-    out.extend(b"\r\n");
-}
-
-/// Returns a FETCH line with `instead` in place of the literal that it ends with.
-fn without_body(line: Vec<u8>, instead: &[u8]) -> Vec<u8> {
-    let name = line.windows(5).position(|w| w == b"BODY[");
-    let open = name.and_then(|n| line[n..].iter().position(|&b| b == b'{').map(|i| n + i));
-    match open {
-        Some(open) => [&line[..open], instead, b")"].concat(),
-        None => line,
     }
 }
 

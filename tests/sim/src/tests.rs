@@ -58,7 +58,7 @@ impl Raw {
     }
 }
 
-fn server(profile: Profile) -> Server {
+fn server_with(profile: Profile) -> Server {
     let server = Server::spawn(profile).unwrap();
     {
         let mut state = server.state();
@@ -73,7 +73,7 @@ fn server(profile: Profile) -> Server {
 /// Plays a transcript after LOGIN; nothing in it may be a violation.
 #[track_caller]
 fn check(profile: Profile, transcript: &str) -> Server {
-    let server = server(profile);
+    let server = server_with(profile);
     Raw::login(&server).talk(transcript);
     assert_eq!(server.violations(), Vec::<String>::new());
     server
@@ -103,7 +103,7 @@ fn every_profile_announces_itself_and_signs_in() {
 
 #[test]
 fn signing_in() {
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     server.state().tokens.insert("t0".to_owned());
     let talk = |transcript: &str| Raw::connect(&server).talk(transcript);
     talk(
@@ -132,7 +132,7 @@ fn id_enable_namespace() {
 
 #[test]
 fn lists() {
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     {
         let mut state = server.state();
         ["Sent", "L/rust", "a\"b"].into_iter().for_each(|n| state.create(n));
@@ -206,7 +206,7 @@ fn select_and_examine() {
 
 #[test]
 fn quick_resynchronisation() {
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     server.state().expunge("INBOX", 1);
     server.state().set_flags("INBOX", 2, &["\\Flagged"]);
     let enable = "C e ENABLE QRESYNC\nS * ENABLED QRESYNC\nS e OK done\n";
@@ -310,7 +310,7 @@ fn appends() {
 
 #[test]
 fn copies_and_moves() {
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     server.state().create("B");
     Raw::login(&server).talk(&opened(
         "C a UID COPY 1:2 B\nS a OK [COPYUID 1700000001 1:2 1:2] done
@@ -339,7 +339,7 @@ fn expunges() {
 
 #[test]
 fn others_are_told() {
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     let (mut idle, mut quick) = (Raw::login(&server), Raw::login(&server));
     idle.talk(&opened("C i IDLE\nS + idling"));
     quick.talk(&format!("C e ENABLE QRESYNC\nS * ENABLED QRESYNC\nS e OK done\n{OPEN}"));
@@ -400,7 +400,7 @@ fn what_is_wrong_or_not_announced_is_a_violation() {
         (Profile::Bare, "AUTHENTICATE PLAIN"),
     ];
     for (profile, command) in table {
-        let server = server(profile);
+        let server = server_with(profile);
         let mut raw = Raw::login(&server);
         let condstore = [Profile::Full, Profile::NoQresync].contains(&profile);
         raw.talk(if condstore { OPEN } else { OPEN_PLAIN });
@@ -409,13 +409,13 @@ fn what_is_wrong_or_not_announced_is_a_violation() {
         assert_eq!(server.violations().len(), 1, "{command}: {:?}", server.violations());
     }
     for bytes in ["a LOGIN {1+}\r\n", "a NOOP\n", "NOOP\r\n"] {
-        let server = server(Profile::Bare);
+        let server = server_with(Profile::Bare);
         let mut raw = Raw::connect(&server);
         raw.send(bytes.as_bytes());
         raw.talk("S * BAD…");
         assert_eq!(server.violations().len(), 1, "{bytes}");
     }
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     Raw::connect(&server).talk("C a LIST \"\" *\nS a BAD…\nC b SELECT INBOX\nS b BAD…");
     assert_eq!(server.violations().len(), 2);
 }
@@ -423,7 +423,7 @@ fn what_is_wrong_or_not_announced_is_a_violation() {
 /// Plays a transcript in a selected INBOX with one fault, and checks that it fired.
 #[track_caller]
 fn faulty(command: &str, fault: Fault, transcript: &str) -> Server {
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     let name = format!("{command} {}", fault.name());
     server.inject(command, When::Nth(1), fault);
     Raw::login(&server).talk(&opened(transcript));
@@ -458,7 +458,7 @@ fn connections_are_closed() {
         let server = faulty("APPEND", Fault::Close(at), &format!("{append}{reply}X"));
         assert_eq!(server.state().messages("INBOX").len(), kept, "{at:?}");
     }
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     let mut raw = Raw::login(&server);
     server.cut_after(9);
     raw.talk("C a NOOP\nS a OK done\nX");
@@ -484,7 +484,7 @@ fn replies_are_replaced() {
     faulty("UID FETCH", Fault::BodyNil, "C a UID FETCH 1 BODY.PEEK[]\nS * 1 FETCH (UID 1 BODY[] NIL)\nS a OK done");
     faulty("UID FETCH", Fault::BodyEmpty, "C a UID FETCH 1 BODY.PEEK[]\nS * 1 FETCH (UID 1 BODY[] \"\")\nS a OK done");
     let select = "C a SELECT INBOX\nS * FLAGS…\nS * 3 EXISTS\nS * 0 RECENT\nS * OK [PERM…\n";
-    let server = server(Profile::NoCondstore);
+    let server = server_with(Profile::NoCondstore);
     server.inject("SELECT", When::Every, Fault::without_code("UIDNEXT"));
     server.inject("SELECT", When::Every, Fault::with_code("UIDVALIDITY", "0"));
     Raw::login(&server).talk(&format!("{select}S * OK [UIDVALIDITY 0] UIDs valid\nS a OK…"));
@@ -515,7 +515,7 @@ fn replies_are_interrupted() {
 
 #[test]
 fn another_client_is_faster() {
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     server.on_command("UID STORE", 2, |state| state.set_flags("INBOX", 1, &["\\Draft"]));
     Raw::login(&server).talk(&opened(
         "C a UID STORE 1 (UNCHANGEDSINCE 4) +FLAGS.SILENT (\\Seen)\nS * 1 FETCH (UID 1 MODSEQ (5))\nS a OK done
@@ -523,6 +523,11 @@ fn another_client_is_faster() {
          S * 1 FETCH (FLAGS (\\Draft) MODSEQ (6))\nS b OK [MODIFIED 1]…",
     ));
     assert_eq!(server.fired(), ["UID STORE run"]);
+    let server = server_with(Profile::NoCondstore);
+    server.on_command("UID STORE", 1, |state| state.set_flags("INBOX", 1, &["\\Draft"]));
+    Raw::login(&server).talk(&format!(
+        "{OPEN_PLAIN}C a UID STORE 1 +FLAGS.SILENT (\\Seen)\nS * 1 FETCH (FLAGS (\\Draft \\Seen))\nS a OK done"
+    ));
 }
 
 #[test]
@@ -535,7 +540,7 @@ fn an_append_rises_after_its_connection_died() {
 
 #[test]
 fn a_stalled_command_is_never_answered() {
-    let server = server(Profile::Full);
+    let server = server_with(Profile::Full);
     server.inject("NOOP", When::Nth(1), Fault::Stall);
     let mut raw = Raw::login(&server);
     raw.0.get_mut().set_read_timeout(Some(Duration::from_millis(50))).unwrap();

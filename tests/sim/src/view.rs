@@ -23,6 +23,11 @@ impl View {
         self.known.binary_search_by_key(&uid, |k| k.0).ok().map(|i| i + 1)
     }
 
+    /// Tells whether the client knows the flags of a message as they are.
+    pub(crate) fn knows(&self, message: &Message) -> bool {
+        self.known.binary_search(&(message.uid, message.mod_seq)).is_ok()
+    }
+
     /// Notes that the client knows the flags of a message as they are.
     pub(crate) fn told(&mut self, message: &Message) {
         if let Ok(i) = self.known.binary_search_by_key(&message.uid, |k| k.0) {
