@@ -26,6 +26,8 @@ pub(super) struct Job {
     pub changed_there: bool,
     /// Both sides are to be paired by content, whatever the numbers say.
     pub unite: bool,
+    /// It is gone from the server: two LISTs did not name it, and SELECT was refused.
+    pub gone: bool,
 }
 
 /// A mailbox that was looked at.
@@ -52,6 +54,10 @@ pub(super) struct Examined {
     pub matched: u64,
     /// This round removes nothing: the base was made anew in it.
     pub fresh: bool,
+    /// It is gone from the server.
+    pub gone: bool,
+    /// It is gone from the server, and so may its row be once its removals were carried out.
+    pub may_end: bool,
     /// What its summary says.
     pub notes: Vec<String>,
 }
