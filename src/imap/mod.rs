@@ -1,1 +1,47 @@
-//! The server: sessions, commands, observation.
+//! The server's side: one signed-in connection, and what can be asked and done over it.
+//!
+//! Three layers. At the bottom [`guard`] frames the bytes and keeps from the parser what would harm it; only
+//! [`wire`] knows that the parser is async-imap's. [`connection`] sends commands and hands out every answer in order,
+//! with the status of each command checked. Above it [`Session`] has one file for each thing to do.
+//!
+//! A server is never taken at its word for less than it said: an answer that breaks off, is refused, or cannot be read
+//! is an [`Error`], never an empty result.
+
+mod append;
+mod command;
+mod connect;
+mod connection;
+mod date;
+mod der;
+mod error;
+mod fetch;
+mod guard;
+mod idle;
+mod list;
+mod moves;
+mod name;
+mod observe;
+mod parse;
+mod quirks;
+mod select;
+mod session;
+mod sign_in;
+mod store;
+mod wire;
+
+pub use append::Outgoing;
+pub use connect::{Connect, Tls};
+pub use connection::Capabilities;
+pub use error::{Error, Retry, Scope};
+pub use fetch::{Body, Fetched, Seen};
+pub use idle::IdleEnd;
+pub use list::{Listed, Lists, MailboxStatus, Role};
+pub use name::RawName;
+pub use observe::{Listing, Observation};
+pub use quirks::Quirks;
+pub use select::Selected;
+pub use session::Session;
+pub use sign_in::Credentials;
+
+#[cfg(test)]
+mod tests;

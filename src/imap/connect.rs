@@ -1,0 +1,163 @@
+//! Makes the byte stream: name, address, TCP, TLS, pins.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_native_tls::{Certificate, Protocol, TlsConnector};
+use rustix::net::sockopt;
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::der::public_key;
+use super::wire::Stream;
+use super::{Error, Quirks};
+use crate::model::Digest;
+
+/// Where the server is, and how to talk to it.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// Name or address; also what the certificate must be for.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Encryption.
+    pub tls: Tls,
+    /// Where bodies above 1 MiB wait, in files without a name; on the file system with the room for them.
+    pub spool_dir: PathBuf,
+    /// The largest message that is accepted, in bytes. A larger one breaks the connection, so sizes are asked first.
+    pub max_literal: u64,
+    /// How long no byte may come or go while an answer is awaited.
+    pub timeout: Duration,
+    /// How long all of name, address, TCP and TLS may take together.
+    pub connect_timeout: Duration,
+    /// What the provider does differently.
+    pub quirks: Quirks,
+}
+
+/// Encryption of the connection. There is no STARTTLS: what is said before it can be forged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Tls {
+    /// TLS from the first byte (RFC 8314 §3), 1.2 or later; chain and host name are always verified.
+    Implicit {
+        /// A PEM file with CAs that are trusted besides those of the system.
+        ca_file: Option<PathBuf>,
+        /// If there are any, the server's public key must have one of these SHA-256 of its SPKI (RFC 7469 §2.4).
+        pins: Vec<Digest>,
+    },
+    /// None; only to addresses of this machine.
+    None,
+}
+
+/// One address of several is given up after this time, so that a dead one (often IPv6) does not use up the whole.
+const ONE_ADDRESS: Duration = Duration::from_secs(10);
+/// A connection that carried nothing for this long is probed; NAT gateways forget silent ones after few minutes.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_COUNT: u32 = 3;
+
+impl Connect {
+    /// Returns a stream to the server that is safe to send a password over.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::Certificate`], or [`Error::Configuration`] for no TLS to another machine.
+    pub(super) async fn dial(&self) -> Result<Stream, Error> {
+        let late = |_| self.unreachable(format!("no connection within {} seconds", self.connect_timeout.as_secs()));
+        timeout(self.connect_timeout, self.dial_at_leisure()).await.map_err(late)?
+    }
+
+    async fn dial_at_leisure(&self) -> Result<Stream, Error> {
+        let tcp = self.tcp().await?;
+        match &self.tls {
+            Tls::None => {
+                let peer = tcp.peer_addr().map_err(|e| self.unreachable(e.to_string()))?;
+                if !peer.ip().to_canonical().is_loopback() {
+                    let (host, address) = (&self.host, peer.ip());
+                    let text = format!("tls = \"none\" is for this machine only, but {host} is {address}");
+                    return Err(Error::Configuration(text));
+                }
+                Ok(Box::new(tcp))
+            }
+            Tls::Implicit { ca_file, pins } => self.tls(tcp, ca_file.as_deref(), pins).await,
+        }
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, Error> {
+        let addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let addresses: Vec<SocketAddr> = addresses.map_err(|e| self.unreachable(e.to_string()))?.collect();
+        let mut tried = Vec::new();
+        for address in addresses {
+            let result = timeout(ONE_ADDRESS, TcpStream::connect(address)).await;
+            match result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+                Ok(tcp) => {
+                    // Without these it works too, only slower, and a dead connection is noticed later.
+                    if let Err(error) = tune(&tcp) {
+                        debug!(%error, "could not set socket options");
+                    }
+                    return Ok(tcp);
+                }
+                Err(error) => tried.push(format!("{}: {error}", address.ip())),
+            }
+        }
+        Err(self.unreachable(if tried.is_empty() { "the name has no address".to_owned() } else { tried.join("; ") }))
+    }
+
+    async fn tls(&self, tcp: TcpStream, ca_file: Option<&Path>, pins: &[Digest]) -> Result<Stream, Error> {
+        let mut connector = TlsConnector::new().min_protocol_version(Some(Protocol::Tlsv12));
+        if let Some(path) = ca_file {
+            for certificate in read_certificates(path)? {
+                connector = connector.add_root_certificate(certificate);
+            }
+        }
+        let distrust = |reason: String| Error::Certificate { host: self.host.clone(), reason };
+        let stream = connector.connect(&self.host, tcp).await.map_err(|error| {
+            // A connection that breaks during the handshake says nothing about the certificate.
+            let mut source: Option<&dyn std::error::Error> = Some(&error);
+            while let Some(inner) = source {
+                if inner.is::<io::Error>() {
+                    return self.unreachable(format!("during the TLS handshake: {inner}"));
+                }
+                source = inner.source();
+            }
+            distrust(error.to_string())
+        })?;
+        if !pins.is_empty() {
+            let der = stream.peer_certificate().ok().flatten().and_then(|c| c.to_der().ok()).unwrap_or_default();
+            let key = public_key(&der).ok_or_else(|| distrust("its certificate cannot be read".to_owned()))?;
+            let digest = Digest(Sha256::digest(key).into());
+            if !pins.contains(&digest) {
+                return Err(distrust(format!("its public key has the SHA-256 {digest}, which is not in tls_pin")));
+            }
+        }
+        Ok(Box::new(stream))
+    }
+
+    fn unreachable(&self, reason: String) -> Error {
+        Error::Unreachable { host: self.host.clone(), port: self.port, reason }
+    }
+}
+
+fn tune(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(tcp, true)?;
+    sockopt::set_tcp_keepidle(tcp, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(tcp, KEEPALIVE_COUNT)?;
+    Ok(())
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
+    const END: &str = "-----END CERTIFICATE-----";
+    let what = || format!("could not read tls_ca_file {}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|e| Error::local(what(), e))?;
+    let blocks = text.split_inclusive(END).filter(|block| block.contains(END));
+    let found: Result<Vec<_>, _> = blocks.map(|block| Certificate::from_pem(block.as_bytes())).collect();
+    let found = found.map_err(|e| Error::Configuration(format!("{}: {e}", what())))?;
+    if found.is_empty() {
+        return Err(Error::Configuration(format!("{}: it holds no PEM certificate", what())));
+    }
+    Ok(found)
+}

@@ -1,0 +1,249 @@
+//! UID FETCH (RFC 3501 §6.4.5, §6.4.8): what is there, flags, sizes, fingerprints, bodies.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc::Sender;
+
+use super::connection::Event;
+use super::parse::Data;
+use super::select::seen;
+use super::wire::{Answer, Fetch};
+use super::{Error, RawName, Session, date};
+use crate::model::{Digest, Fingerprint, Flags, RemoteMessage, Uid, UidSet};
+
+/// Bytes of a message as the server gave them, whole.
+#[derive(Debug)]
+pub enum Body {
+    /// Up to 1 MiB.
+    Memory(Vec<u8>),
+    /// A larger one: a file without a name, at its beginning, and its length in bytes.
+    File(File, u64),
+    /// NIL, or empty: the server has the message, but gives nothing of it.
+    Nothing,
+}
+
+impl Body {
+    /// Returns the length in bytes.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, length) => *length,
+            Self::Nothing => 0,
+        }
+    }
+
+    /// Tells whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A message with its body.
+#[derive(Debug)]
+pub struct Fetched {
+    /// Its UID.
+    pub uid: Uid,
+    /// Its flags.
+    pub flags: Flags,
+    /// INTERNALDATE in seconds since 1970; 0 if the server gave none that makes sense.
+    pub internal_date: i64,
+    /// Its bytes.
+    pub body: Body,
+}
+
+/// What identifies a message without its body, and what it was seen with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seen {
+    /// Its UID.
+    pub uid: Uid,
+    /// The digest of its header, and RFC822.SIZE, which some servers only estimate
+    /// ([`Quirks::sizes_exact`](super::Quirks::sizes_exact)).
+    pub fingerprint: Fingerprint,
+    /// INTERNALDATE in seconds since 1970; 0 if the server gave none that makes sense.
+    pub internal_date: i64,
+    /// Its flags.
+    pub flags: Flags,
+}
+
+/// FETCH commands that are on their way at once, so that the server never waits for the next.
+pub(super) const WINDOW: usize = 4;
+
+impl Session {
+    /// Returns those of the UIDs that the selected mailbox has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], or those of a connection that breaks.
+    pub async fn present(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
+        let mut there = Vec::new();
+        self.ask(uids, "(UID)", |_, fetch| {
+            there.extend(fetch.uid.filter(|uid| uids.contains(*uid)));
+            Ok(())
+        })
+        .await?;
+        there.sort_unstable();
+        Ok(there.into_iter().collect())
+    }
+
+    /// Returns the flags of those of the UIDs that the selected mailbox has.
+    ///
+    /// # Errors
+    /// [`Error::Nonsense`] for a message without readable flags, [`Error::Refused`], or those of a connection that
+    /// breaks.
+    pub async fn flags(&mut self, uids: &UidSet) -> Result<BTreeMap<Uid, RemoteMessage>, Error> {
+        let mut found = BTreeMap::new();
+        let items = self.flag_items();
+        self.ask(uids, items, |mailbox, fetch| {
+            found.extend(seen(&fetch, mailbox)?.filter(|(uid, _)| uids.contains(*uid)));
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Returns RFC822.SIZE of those of the UIDs that the selected mailbox has, in bytes. Messages above
+    /// [`Connect::max_literal`](super::Connect::max_literal) must be left out of [`Session::bodies`].
+    ///
+    /// # Errors
+    /// [`Error::Refused`], or those of a connection that breaks.
+    pub async fn sizes(&mut self, uids: &UidSet) -> Result<BTreeMap<Uid, u64>, Error> {
+        let mut found = BTreeMap::new();
+        self.ask(uids, "(UID RFC822.SIZE)", |_, fetch| {
+            found.extend(fetch.uid.zip(fetch.size).filter(|(uid, _)| uids.contains(*uid)));
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }
+
+    /// Returns the fingerprints of those of the UIDs that the selected mailbox has and gives the headers of.
+    ///
+    /// # Errors
+    /// [`Error::Nonsense`] for a message without readable flags, [`Error::Refused`], or those of a connection that
+    /// breaks.
+    pub async fn fingerprints(&mut self, uids: &UidSet) -> Result<Vec<Seen>, Error> {
+        let mut found = BTreeMap::new();
+        self.ask(uids, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])", |mailbox, mut fetch| {
+            let (Some(header), Some(size)) = (fetch.header.take(), fetch.size) else { return Ok(()) };
+            let Some((uid, RemoteMessage { flags, .. })) = seen(&fetch, mailbox)? else { return Ok(()) };
+            if let Some(header) = digest_of(header)?.filter(|_| uids.contains(uid)) {
+                let internal_date = date::parse(fetch.internal_date.as_deref().unwrap_or_default());
+                found.insert(uid, Seen { uid, fingerprint: Fingerprint { header, size }, internal_date, flags });
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(found.into_values().collect())
+    }
+
+    /// Sends the bodies of those of the UIDs that the selected mailbox has, in the order in which they come, each once.
+    /// A message that the answers do not name is not sent; whether it is gone must be asked.
+    ///
+    /// What was sent before an error is whole.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for a body above `max_literal`, [`Error::Nonsense`] for a message without readable flags,
+    /// [`Error::Refused`], [`Error::Closed`] if the receiver is gone, or those of a connection that breaks.
+    pub async fn bodies(&mut self, uids: &UidSet, out: Sender<Fetched>) -> Result<(), Error> {
+        let mailbox = self.here()?;
+        let chunks = uids.chunks(self.connection.quirks.max_command_bytes, self.connection.quirks.body_batch);
+        let command = |set: &UidSet| {
+            self.connection.command("UID FETCH").words(set).words("(UID FLAGS INTERNALDATE BODY.PEEK[])")
+        };
+        let commands = chunks.iter().map(command).collect();
+        let (mut sent, mut first) = (UidSet::default(), Ok(()));
+        let mut flight = self.connection.fly(commands, WINDOW)?;
+        while let Some(event) = flight.next().await? {
+            let result = match event {
+                Event::Answer(Answer::Fetch(mut fetch)) => match (fetch.body.take(), seen(&fetch, &mailbox)) {
+                    (Some(body), Ok(Some((uid, message)))) if uids.contains(uid) && !sent.contains(uid) => {
+                        sent.insert(uid);
+                        let internal_date = date::parse(fetch.internal_date.as_deref().unwrap_or_default());
+                        let body = if body.is_empty() { Body::Nothing } else { body };
+                        let fetched = Fetched { uid, flags: message.flags, internal_date, body };
+                        if out.send(fetched).await.is_err() {
+                            return Err(Error::Closed { text: "the bodies were no longer wanted".to_owned() });
+                        }
+                        Ok(())
+                    }
+                    (Some(_), Err(error)) => Err(error),
+                    // Told without being asked, or once more.
+                    _ => Ok(()),
+                },
+                Event::Answer(Answer::Data(Data::Broken)) => Err(unreadable(&mailbox)),
+                Event::Answer(_) => Ok(()),
+                Event::Done(_, outcome) => outcome.check(Some(&mailbox)).map(|_| ()),
+            };
+            first = first.and(result);
+        }
+        first
+    }
+
+    /// Returns the words that ask for UID and flags.
+    pub(super) fn flag_items(&self) -> &'static str {
+        let counted = self.connection.selected.as_ref().is_some_and(|s| s.highest_mod_seq.is_some());
+        if counted { "(UID FLAGS MODSEQ)" } else { "(UID FLAGS)" }
+    }
+
+    /// Asks `items` of the UIDs, in as many commands as it takes.
+    async fn ask(
+        &mut self,
+        uids: &UidSet,
+        items: &str,
+        mut on: impl FnMut(&RawName, Fetch) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        let mailbox = self.here()?;
+        let chunks = uids.chunks(self.connection.quirks.max_command_bytes, self.connection.quirks.flag_batch);
+        let command = |set: &UidSet| self.connection.command("UID FETCH").words(set).words(items);
+        let commands = chunks.iter().map(command).collect();
+        let on = |answer| match answer {
+            Answer::Fetch(fetch) => on(&mailbox, *fetch),
+            Answer::Data(Data::Broken) => Err(unreadable(&mailbox)),
+            _ => Ok(()),
+        };
+        self.connection.run_all(commands, WINDOW, Some(&mailbox), on).await.map(|_| ())
+    }
+}
+
+/// Returns the error of a line that a listing depends on.
+pub(super) fn unreadable(mailbox: &RawName) -> Error {
+    Error::nonsense(Some(mailbox), "a line about a message cannot be read")
+}
+
+/// Returns the digest of a header without the line ends that close it; nothing for nothing.
+fn digest_of(header: Body) -> Result<Option<Digest>, Error> {
+    let digest = match header {
+        Body::Nothing => return Ok(None),
+        Body::Memory(bytes) => {
+            let end = bytes.iter().rposition(|b| !b"\r\n".contains(b)).map_or(0, |at| at + 1);
+            Sha256::digest(&bytes[..end])
+        }
+        Body::File(mut file, _) => digest_of_file(&mut file)
+            .map_err(|e| Error::local("could not read a header back from the spool file", e))?,
+    };
+    Ok(Some(Digest(digest.into())))
+}
+
+/// In two passes, so that a header of nothing but line ends costs no memory either.
+fn digest_of_file(file: &mut File) -> io::Result<sha2::digest::Output<Sha256>> {
+    let mut block = vec![0; 64 << 10];
+    let (mut at, mut end) = (0_u64, 0);
+    loop {
+        let count = file.read(&mut block)?;
+        if count == 0 {
+            break;
+        }
+        if let Some(last) = block[..count].iter().rposition(|b| !b"\r\n".contains(b)) {
+            end = at + last as u64 + 1;
+        }
+        at += count as u64;
+    }
+    file.seek(SeekFrom::Start(0))?;
+    let mut hasher = Sha256::new();
+    io::copy(&mut file.take(end), &mut hasher)?;
+    Ok(hasher.finalize())
+}

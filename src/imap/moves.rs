@@ -1,0 +1,76 @@
+//! UID MOVE (RFC 6851), and the way to do without it.
+
+use super::command::Command;
+use super::parse::{Code, Data};
+use super::wire::Answer;
+use super::{Error, RawName, Session};
+use crate::model::{Flag, FlagChange, Uid, UidSet};
+use crate::step;
+
+/// How many messages one command moves.
+const BATCH: u32 = 500;
+
+impl Session {
+    /// Moves messages of the selected mailbox to another. Returns the UIDs here and there of those that the server says
+    /// it moved (COPYUID, RFC 4315 §3): none if it does not say, or if they were gone. OK alone proves nothing.
+    ///
+    /// Without MOVE the messages are copied, and those that COPYUID names are expunged here; without UIDPLUS they are
+    /// copied and marked `\Deleted`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], with the code `TRYCREATE` if there is no such mailbox, [`Error::Nonsense`] for UIDs that were
+    /// not asked for, or those of a connection that breaks; some may have been moved then.
+    pub async fn move_to(&mut self, uids: &UidSet, target: &RawName) -> Result<Vec<(Uid, Uid)>, Error> {
+        let has_move = self.connection.capabilities.has("MOVE");
+        let (name, effect) = if has_move { ("UID MOVE", "move") } else { ("UID COPY", "copy") };
+        let mut pairs = Vec::new();
+        for batch in uids.chunks(self.connection.quirks.max_command_bytes.saturating_sub(1000).max(200), BATCH) {
+            let command = self.connection.command(name).words(&batch).string(target.as_bytes());
+            step::before(effect);
+            let copied = self.transfer(command, &batch).await?;
+            if has_move {
+                pairs.extend(copied);
+                continue;
+            }
+            if self.connection.capabilities.has("UIDPLUS") {
+                let here: UidSet = copied.iter().map(|(uid, _)| *uid).collect();
+                self.expunge(&here).await?;
+            } else {
+                let deleted = FlagChange { add: [Flag::Deleted].into_iter().collect(), ..FlagChange::default() };
+                self.store(&batch, &deleted, None).await?;
+            }
+            pairs.extend(copied);
+        }
+        Ok(pairs)
+    }
+
+    async fn transfer(&mut self, command: Command, batch: &UidSet) -> Result<Vec<(Uid, Uid)>, Error> {
+        let mailbox = self.here()?;
+        let mut codes = Vec::new();
+        let on = |answer| {
+            match answer {
+                // MOVE names them before it expunges; Exchange once forgot the `* OK` in front.
+                Answer::Untagged { code, .. } | Answer::Data(Data::BareCode(code)) => codes.push(code),
+                _ => {}
+            }
+            Ok(())
+        };
+        let tagged = self.connection.run_all(vec![command], 1, Some(&mailbox), on).await?;
+        codes.extend(tagged);
+        pairs_of(&codes, batch).ok_or_else(|| Error::nonsense(Some(&mailbox), "COPYUID that cannot be read"))
+    }
+}
+
+/// Returns the pairs that the codes name; nothing if any makes no sense or names what was not asked for.
+fn pairs_of(codes: &[Code], asked: &UidSet) -> Option<Vec<(Uid, Uid)>> {
+    let most = usize::try_from(asked.len()).unwrap_or(usize::MAX);
+    let mut pairs = Vec::new();
+    for code in codes.iter().filter(|c| c.is("COPYUID")) {
+        let (_, found) = code.copy_uid(most)?;
+        if !found.iter().all(|(uid, _)| asked.contains(*uid)) {
+            return None;
+        }
+        pairs.extend(found);
+    }
+    Some(pairs)
+}
