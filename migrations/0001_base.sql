@@ -95,7 +95,7 @@ CREATE TABLE link (
     inode         INTEGER,            -- 64 bits, so it may read as a negative number
     uid_next      INTEGER,            -- of an upload: UIDNEXT when the intent was written
     since         INTEGER,            -- of an upload: when that was
-    reason        INTEGER,            -- of a skipped one: 0 too large, 1 refused by the server, 2 not usable
+    reason        INTEGER,            -- of a skipped one: 0 too large, 1 refused by the server, 2 not usable, 3 kept by policy
     reason_text   TEXT,               -- the size in bytes for 0, else words
     UNIQUE (mailbox, uid),
     UNIQUE (mailbox, name),
@@ -116,7 +116,7 @@ CREATE TABLE link (
     CONSTRAINT link_digest   CHECK (length(digest) = 32),
     CONSTRAINT link_header   CHECK (length(header) = 32),
     CONSTRAINT link_size     CHECK (size >= 0),
-    CONSTRAINT link_reason   CHECK (reason BETWEEN 0 AND 2)
+    CONSTRAINT link_reason   CHECK (reason BETWEEN 0 AND 3)
 ) STRICT;
 
 -- A move, and a base that is made anew, find a message by its content.

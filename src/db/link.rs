@@ -251,6 +251,7 @@ fn reason_columns(reason: &SkipReason) -> (u8, String) {
         SkipReason::TooLarge(bytes) => (0, bytes.to_string()),
         SkipReason::Refused(text) => (1, text.clone()),
         SkipReason::Unusable(text) => (2, text.clone()),
+        SkipReason::Kept => (3, String::new()),
     }
 }
 
@@ -259,6 +260,7 @@ fn reason(kind: i64, text: &str) -> FromSqlResult<SkipReason> {
         0 => text.parse().map(SkipReason::TooLarge).map_err(FromSqlError::other),
         1 => Ok(SkipReason::Refused(text.to_owned())),
         2 => Ok(SkipReason::Unusable(text.to_owned())),
+        3 => Ok(SkipReason::Kept),
         _ => Err(FromSqlError::OutOfRange(kind)),
     }
 }

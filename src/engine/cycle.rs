@@ -12,9 +12,11 @@ use super::plan::{Answer, Policy, plan};
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::Mailbox;
-use crate::imap::{Selected, Session};
+use crate::imap::Session;
 use crate::maildir::{Maildir, Stamp};
-use crate::model::{Doubt, Flags, Link, LinkId, LinkState, Local, Remote, Uid, UidSet, UniqueName};
+use crate::model::{
+    Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, Remote, RemoteEvidence, Uid, UidSet, UniqueName,
+};
 
 /// A mailbox to look at.
 pub(super) struct Job {
@@ -42,8 +44,6 @@ pub(super) struct Examined {
     pub observed: Option<Observed>,
     /// What was seen here, if it was looked at.
     pub scanned: Option<Scanned>,
-    /// What the server's side can do.
-    pub selected: Selected,
     /// The flags that the server keeps.
     pub remote_mask: Mask,
     /// The flags that the maildir keeps.
@@ -56,15 +56,16 @@ pub(super) struct Examined {
     pub fresh: bool,
     /// It is gone from the server.
     pub gone: bool,
-    /// It is gone from the server, and so may its row be once its removals were carried out.
-    pub may_end: bool,
     /// What its summary says.
     pub notes: Vec<String>,
 }
 
 /// Looks at both sides of a mailbox and plans; `None` if nothing changed on either.
 pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Error> {
-    let Job { mut mailbox, maildir, changed_there, unite } = job;
+    if job.gone {
+        return examine_gone(pass, job).await;
+    }
+    let Job { mut mailbox, maildir, changed_there, unite, .. } = job;
     let id = mailbox.id;
     let day_old = mailbox.listed_at.is_none_or(|at| pass.now() - at > 24 * 60 * 60);
     let full = pass.options.full || mailbox.must_list || day_old || unite;
@@ -146,8 +147,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         name: mailbox.name.clone(),
         plan: planned,
         base: base.into_iter().map(|link| (link.id, link)).collect(),
-        files: BTreeMap::new(),
-        messages: BTreeMap::new(),
+        ..Part::default()
     };
     let waiting = answers.values().any(|answer| *answer == Answer::TooEarly);
     Ok(Some(Examined {
@@ -156,12 +156,82 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         part,
         observed,
         scanned,
-        selected,
         remote_mask,
         local_mask,
         waiting,
         matched,
         fresh,
+        gone: false,
+        notes,
+    }))
+}
+
+/// Looks at the maildir of a mailbox that is gone from the server: what was mirrored is removed, the rest stays.
+async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Error> {
+    let Job { mailbox, maildir, .. } = job;
+    let id = mailbox.id;
+    let missing: BTreeSet<Uid> = pass
+        .db
+        .read(move |tx| {
+            let mut uids = BTreeSet::new();
+            tx.each_uid(id, &mut |uid, ..| {
+                uids.insert(uid);
+            })?;
+            Ok(uids)
+        })
+        .await?;
+    let evidence = RemoteEvidence {
+        ended: true,
+        counted: 0,
+        exists: 0,
+        same_validity: true,
+        went_forward: true,
+        missing,
+        // The refused SELECT said so of all of them.
+        found_again: Some(BTreeSet::new()),
+    };
+    let gone = GoneRemote::prove(&evidence).unwrap_or_default();
+    let remote = Remote { messages: BTreeMap::new(), gone };
+    let scanned = match &maildir {
+        Some(maildir) => {
+            let (db, maildir) = (pass.db.clone(), Arc::clone(maildir));
+            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &Mask::all())).await??)
+        }
+        None => None,
+    };
+    let no_local = Local::default();
+    let local = scanned.as_ref().map_or(&no_local, |s| &s.local);
+    let base = touched_links(pass, &mailbox, &remote, local).await?;
+    let policy = Policy {
+        push: true,
+        remove: true,
+        expunge: true,
+        retry_skipped: false,
+        remote_mask: Mask::all(),
+        local_mask: Mask::all(),
+    };
+    let mut planned = plan(&remote, local, &base, &BTreeMap::new(), &policy);
+    // What would be uploaded is what makes it a mailbox again, in the next round.
+    planned.retain(|planned| planned.op.removes().is_some());
+    let notes = notes(None, scanned.as_ref());
+    let part = Part {
+        name: mailbox.name.clone(),
+        plan: planned,
+        base: base.into_iter().map(|link| (link.id, link)).collect(),
+        ..Part::default()
+    };
+    Ok(Some(Examined {
+        mailbox,
+        maildir,
+        part,
+        observed: None,
+        scanned,
+        remote_mask: Mask::all(),
+        local_mask: Mask::all(),
+        waiting: false,
+        matched: 0,
+        fresh: false,
+        gone: true,
         notes,
     }))
 }

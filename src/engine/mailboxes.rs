@@ -12,7 +12,7 @@ use super::pass::Pass;
 use super::tree::{Known, Listed, Step, reconcile};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Mailbox, NewMailbox, Tx};
-use crate::imap::{self, Lists, Role, Session, Status};
+use crate::imap::{self, Lists, MailboxStatus, Role, Session};
 use crate::maildir::Maildir;
 use crate::model::{Link, LinkState, MailboxId, MailboxName, UidSet};
 
@@ -101,7 +101,7 @@ fn name_of(step: &Step) -> &MailboxName {
     }
 }
 
-fn status(listed: &imap::Listed) -> Option<&Status> {
+fn status(listed: &imap::Listed) -> Option<&MailboxStatus> {
     listed.status.as_ref()?.as_ref().ok()
 }
 
@@ -225,7 +225,7 @@ impl Round<'_, '_> {
     }
 
     /// Adds a mailbox to those that there are, and to those to look at.
-    fn look_at(&mut self, mailbox: Mailbox, maildir: Option<Arc<Maildir>>, status: Option<Status>) {
+    fn look_at(&mut self, mailbox: Mailbox, maildir: Option<Arc<Maildir>>, status: Option<MailboxStatus>) {
         if let Some(maildir) = &maildir {
             let place = Place { mailbox: mailbox.clone(), maildir: Arc::clone(maildir) };
             self.out.places.insert(mailbox.name.clone(), place);
@@ -369,7 +369,7 @@ impl Round<'_, '_> {
                 if let (Some(root), Some(path)) = (&self.pass.root, &row.path) {
                     root.create_maildir(path)?;
                 }
-                self.pass.db.commit(move |tx| tx.release_whole(id)).await?;
+                self.pass.db.commit(move |tx| tx.release(id)).await?;
                 self.out.did = true;
             }
             let row = Mailbox { must_scan: true, stamp: None, ..row };
@@ -436,7 +436,7 @@ pub(super) async fn bury(pass: &Pass<'_>, examined: Examined) -> Result<bool, Er
         })
         .await?;
     let unexamined = examined.scanned.as_ref().is_none_or(|s| s.doubt.is_some());
-    if removals_wait || unexamined || !examined.may_end {
+    if removals_wait || unexamined {
         return Ok(false);
     }
     let left = match &examined.maildir {

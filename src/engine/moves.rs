@@ -8,7 +8,7 @@ use super::rebind::Unlinked;
 use crate::model::{ContentKey, Fingerprint, Link, LinkId, MailboxId, MailboxName, Uid, UniqueName};
 
 /// A mailbox's part in the search for moves.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Part {
     /// The mailbox's name.
     pub name: MailboxName,

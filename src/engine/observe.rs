@@ -46,7 +46,7 @@ pub(super) async fn observe(session: &mut Session, db: &Db, mailbox: &Mailbox, f
 
 /// Returns the server's name of a mailbox.
 pub(super) fn raw_name(mailbox: &Mailbox) -> crate::imap::RawName {
-    crate::imap::RawName::from_bytes(mailbox.raw.as_deref().unwrap_or_default())
+    crate::imap::RawName::new(mailbox.raw.as_deref().unwrap_or_default())
 }
 
 /// Tells whether the numbers that the links hold under are void: the epoch changed, or the server went back in time.

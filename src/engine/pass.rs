@@ -25,7 +25,7 @@ use super::report::{
     Report,
 };
 use super::root::{Older, Verdict, judge};
-use super::{Error, contact};
+use super::Error;
 use crate::config::{self, Account};
 use crate::db::{AccountState, Db};
 use crate::imap::{Connect, Tls};
@@ -595,9 +595,12 @@ impl Pass<'_> {
         for note in &examined.notes {
             self.problem(&name, note.clone());
         }
-        let gone = examined.gone;
-        let mut complete =
-            if gone { mailboxes::bury(self, examined).await? } else { settle(self, examined, outcome).await? };
+        let mut complete = if examined.gone {
+            // Its row goes when nothing of it is left that was not carried out.
+            !wants_more && !failed && mailboxes::bury(self, examined).await?
+        } else {
+            settle(self, examined, outcome).await?
+        };
         if !complete && !failed && (wants_more || did || moving) {
             left.insert(name.clone());
         }
@@ -610,6 +613,17 @@ impl Pass<'_> {
         self.set_state(&name, state);
         self.progress.tell(ProgressEvent::Finished { mailbox: name, state });
         Ok(state)
+    }
+
+    /// Notes that a mailbox could not be taken up at all.
+    pub(super) fn failed_mailbox(&self, mailbox: &MailboxName, error: &Error) {
+        self.problem(mailbox, error.to_string());
+        self.set_state(mailbox, MailboxState::Failed);
+    }
+
+    /// Notes that a mailbox is not complete.
+    pub(super) fn partial(&self, mailbox: &MailboxName) {
+        self.set_state(mailbox, MailboxState::Partial);
     }
 
     /// Returns how the pass ended, once what is skipped is counted.

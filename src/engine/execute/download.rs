@@ -32,7 +32,6 @@ const QUEUE: usize = 16;
 struct Wanted {
     link: Option<LinkId>,
     name: Option<UniqueName>,
-    flags: Flags,
     entry: Entry,
 }
 
@@ -46,8 +45,8 @@ pub(super) async fn download(
     let mut wanted: BTreeMap<Uid, Wanted> = BTreeMap::new();
     for planned in ops {
         let entry = site.entry(&planned, None);
-        if let Op::Download { link, uid, name, flags } = planned.op {
-            wanted.insert(uid, Wanted { link, name, flags, entry });
+        if let Op::Download { link, uid, name, .. } = planned.op {
+            wanted.insert(uid, Wanted { link, name, entry });
         }
     }
     if wanted.is_empty() {
@@ -153,7 +152,7 @@ impl Writer {
     /// Returns what was wanted and did not come.
     fn run(mut self, mut messages: mpsc::Receiver<Fetched>) -> Result<BTreeMap<Uid, Wanted>, Error> {
         let maildir = Arc::clone(&self.maildir);
-        let mut delivery = Delivery::new(&maildir, self.line_endings);
+        let mut delivery = Delivery::new(&maildir, self.line_endings)?;
         let (mut batch, mut bytes, mut begun) = (Vec::new(), 0, Instant::now());
         while let Some(fetched) = messages.blocking_recv() {
             let Some(wanted) = self.wanted.remove(&fetched.uid) else { continue };
@@ -168,7 +167,7 @@ impl Writer {
                 None => continue,
             }
             if batch.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES || begun.elapsed() >= BATCH_AGE {
-                let full = std::mem::replace(&mut delivery, Delivery::new(&maildir, self.line_endings));
+                let full = std::mem::replace(&mut delivery, Delivery::new(&maildir, self.line_endings)?);
                 self.finish(full, std::mem::take(&mut batch))?;
                 bytes = 0;
             }
@@ -189,13 +188,12 @@ impl Writer {
                 return Ok(None);
             }
         };
-        let Wanted { link, name, flags: planned, entry } = wanted;
+        let Wanted { link, name, entry } = wanted;
         let name = match name {
             Some(name) => name,
             None => unique_name()?,
         };
-        let flags = flags.unwrap_or(planned);
-        let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
+                let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
         let written = delivery.write(incoming)?;
         Ok(Some(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, link, entry }))
     }

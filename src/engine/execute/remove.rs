@@ -37,13 +37,14 @@ pub(super) async fn remove_here(site: &Site<'_>, ops: Vec<Planned>, outcome: &mu
         let removals: Vec<_> = jobs.iter().map(|(_, _, job)| job.clone()).collect();
         let (maildir, graveyard, name) =
             (Arc::clone(&site.maildir), Arc::clone(&site.pass.graveyard), site.mailbox.name.clone());
-        let results = tokio::task::spawn_blocking(move || maildir.remove(removals, &graveyard, &name)).await??;
+        let removed = move || Ok::<_, Error>((graveyard.today(&name)?, maildir.remove(removals, &graveyard, &name)?));
+        let (grave, results) = tokio::task::spawn_blocking(removed).await??;
         let mut writes = Vec::new();
         for ((planned, link, _), result) in jobs.into_iter().zip(results) {
             match result {
                 Ok(located) => {
-                    let kept = site.pass.graveyard.path_of(&site.mailbox.name, &located.file);
-                    writes.push((link, site.entry(planned, Some(kept.to_string_lossy().into_owned()))));
+                    let kept = grave.path_of(&located.file).to_string_lossy().into_owned();
+                    writes.push((link, site.entry(planned, Some(kept))));
                 }
                 Err(refused) => {
                     tracing::info!(mailbox = %site.mailbox.name, op = %planned.op, %refused, "removed nothing");

@@ -142,7 +142,7 @@ async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason) -> Result<
 
 /// Writes the intents of a batch: what is going to be appended, and the UID from which on it can be found.
 async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready]) -> Result<Vec<LinkId>, Error> {
-    let uid_next = session.selected().map_or(Uid::MIN, |selected| selected.uid_next);
+    let uid_next = session.selected().and_then(|selected| selected.uid_next).unwrap_or(Uid::MIN);
     let (mailbox, since) = (site.mailbox.id, site.pass.now());
     let rows: Vec<(Option<LinkId>, NewLink)> = batch
         .iter()
