@@ -55,7 +55,7 @@ maildir = '~/Mail'
 fn help_and_version_go_to_standard_output() {
     let home = Home::new("");
     for (args, text) in [
-        (&["--help"][..], "Exit codes: 0 in sync"),
+        (&["--help"][..], "4  something is held"),
         (&["--version"], concat!("postkeep ", env!("CARGO_PKG_VERSION"))),
         (&["sync", "--help"], "--dry-run"),
         (&["help", "approve"], "--undo"),
