@@ -34,9 +34,15 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 in sync, 1 something could not be done, 2 wrong usage or configuration, 3 sign-in needed,
-4 something is held, 5 a server cannot be reached, 6 another postkeep is at work. Of several accounts, the
-one that most needs you decides: 2, 3, 4, 1, 6, 5, 0.";
+Exit codes:
+  0  in sync
+  1  something could not be done
+  2  wrong usage or configuration
+  3  sign-in needed
+  4  something is held
+  5  a server cannot be reached
+  6  another postkeep is at work
+Of several accounts the one that most needs you decides: 2, 3, 4, 1, 6, 5, 0.";
 
 /// What holds for every command.
 #[derive(Debug, Args)]

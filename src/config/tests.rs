@@ -465,3 +465,20 @@ fn a_file_that_is_not_there_says_so() {
     let error = Config::load(Some(root.path())).unwrap_err();
     assert!(matches!(error, Error::Unreadable { .. }), "{error}");
 }
+
+proptest::proptest! {
+    /// Whatever is done to a file that was right, it is understood or refused, and each complaint has a place in it.
+    #[test]
+    fn no_text_is_too_wrong(at in 0_usize..400, cut in 0_usize..40, paste in "[\\[\\]=\"'\\.{}a-z5é\n\t ]{0,12}") {
+        let text = account("mailboxes = [\"*\", \"!Jünk\"]\npoll_interval = \"5m\"\n[account.a.deletions]\nguard_share = 0.5");
+        let boundary = |n: usize| (0..=n.min(text.len())).rev().find(|n| text.is_char_boundary(*n)).unwrap_or(0);
+        let changed = format!("{}{paste}{}", &text[..boundary(at)], &text[boundary(at + cut)..]);
+        if let Err(problems) = Config::parse(&changed, &env) {
+            proptest::prop_assert!(!problems.is_empty());
+            for problem in problems {
+                let line = changed.split('\n').nth(problem.line - 1);
+                proptest::prop_assert!(line.is_some_and(|line| problem.column <= line.chars().count() + 1), "{problem}");
+            }
+        }
+    }
+}

@@ -55,7 +55,7 @@ maildir = '~/Mail'
 fn help_and_version_go_to_standard_output() {
     let home = Home::new("");
     for (args, text) in [
-        (&["--help"][..], "Exit codes: 0 in sync"),
+        (&["--help"][..], "4  something is held"),
         (&["--version"], concat!("postkeep ", env!("CARGO_PKG_VERSION"))),
         (&["sync", "--help"], "--dry-run"),
         (&["help", "approve"], "--undo"),
@@ -151,4 +151,17 @@ fn nobody_needs_to_listen_to_standard_error() {
     drop(reader);
     let output = home.command(&["-vv", "status"]).stderr(writer).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// A newcomer copies these.
+#[test]
+fn the_configurations_of_the_readme_are_understood() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> = readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let output = Home::new(block).run(&["status"]);
+        assert_eq!(output.status.code(), Some(1), "{block}{}", stderr(&output));
+        assert!(stdout(&output).contains("never synced"), "{}", stdout(&output));
+    }
 }
