@@ -12,12 +12,12 @@
 
 -- Numbers are never given twice (AUTOINCREMENT): a plan may still hold the number of a row that is gone.
 
--- One row. generation and nonce are those of the marker file in the root of the maildirs; 0 and '' until one was written.
+-- One row. generation and nonce are those of the marker file in the root of the maildirs; 0 and '' until there is one.
 CREATE TABLE account (
     id                 INTEGER NOT NULL PRIMARY KEY,
     generation         INTEGER NOT NULL,
     nonce              TEXT    NOT NULL,
-    pending_generation INTEGER,            -- the marker that is being written: intent, then the file, then this moves up
+    pending_generation INTEGER,            -- the marker that is being written; moves up once it is
     pending_nonce      TEXT,
     clean              INTEGER NOT NULL,   -- 0 while a pass that acts is going on, so 0 after a crash
     scope              TEXT    NOT NULL,   -- a digest of the filter and the mapping that the base was made under
@@ -37,12 +37,12 @@ CREATE TABLE mailbox (
     id              INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     name            TEXT    NOT NULL UNIQUE,   -- as users see it
     raw             BLOB,                      -- as the server wrote it; NULL until it has it
-    path            BLOB    UNIQUE,            -- of the maildir below the root, empty for the root; NULL until there is one
-    uid_validity    INTEGER,                   -- the cursor: these five; the first, second and fourth together or not at all
+    path            BLOB    UNIQUE,            -- below the root, empty for the root; NULL: no maildir yet
+    uid_validity    INTEGER,                   -- the cursor: these five, or none of them
     uid_next        INTEGER,
-    highest_mod_seq INTEGER,
+    highest_mod_seq INTEGER,                   -- NULL also where the server has none
     messages        INTEGER,
-    unseen          INTEGER,
+    unseen          INTEGER,                   -- NULL also where STATUS did not tell
     new_mtime       INTEGER,                   -- the stamp of the last complete scan: the two directories; all or none
     new_inode       INTEGER,
     cur_mtime       INTEGER,
@@ -86,7 +86,7 @@ CREATE TABLE link (
     state         INTEGER NOT NULL,
     uid           INTEGER,
     name          BLOB,               -- the unique name of the file: what stands before the ':'
-    flags         INTEGER NOT NULL,   -- a bit each, in the order of their Maildir letters: D 1, F 2, P 4, R 8, S 16, T 32
+    flags         INTEGER NOT NULL,   -- a bit each, by their Maildir letters: D 1, F 2, P 4, R 8, S 16, T 32
     keywords      TEXT    NOT NULL,   -- a space between two
     digest        BLOB,               -- SHA-256 of the message as served; with the next two, or not at all
     header        BLOB,               -- SHA-256 of its header

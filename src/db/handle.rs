@@ -12,9 +12,10 @@ use super::{Error, Tx, open};
 type Job = Box<dyn FnOnce(&mut Connection, &Path) + Send>;
 
 /// A database. Clones share the connection; it is closed when the last of them is dropped.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Db(Arc<Writer>);
 
+#[derive(Debug)]
 struct Writer {
     /// Only taken to end the thread.
     jobs: Option<mpsc::Sender<Job>>,
@@ -124,8 +125,8 @@ impl Db {
     }
 }
 
-/// Waits on a thread of the runtime, not in the task: under a paused clock (`tokio::time::pause`) the runtime would take
-/// a task that waits for a foreign thread to be idle, and let every timeout pass during a commit.
+/// Waits on a thread of the runtime, not in the task: under a paused clock (`tokio::time::pause`) the runtime would
+/// take a task that waits for a foreign thread to be idle, and let every timeout pass during a commit.
 async fn wait<T: Send + 'static>(answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
     tokio::task::spawn_blocking(|| receive(answer)).await.map_err(|_| Error::Stopped)?
 }

@@ -112,7 +112,9 @@ impl Tx<'_> {
     /// # Errors
     /// Those of [`Tx`].
     pub fn held(&self, mailbox: MailboxId) -> Result<Vec<Held>, Error> {
-        let sql = "SELECT held.link, held.side, held.at, held.approved FROM held JOIN link ON link.id = held.link \
+        // CROSS JOIN keeps the order: from the few that are held to their links, not through all links of the mailbox.
+        let sql = "SELECT held.link, held.side, held.at, held.approved FROM held \
+                   CROSS JOIN link ON link.id = held.link \
                    WHERE link.mailbox = ?1 ORDER BY held.link";
         self.all("read what is held", sql, [mailbox], |row| {
             Ok(Held { link: row.get(0)?, side: row.get(1)?, at: row.get(2)?, approved: row.get(3)? })
@@ -137,7 +139,7 @@ impl Tx<'_> {
     pub fn held_counts(&self) -> Result<Vec<HeldCount>, Error> {
         let sql = "SELECT mailbox, sum(waiting), sum(approved) FROM \
                    (SELECT link.mailbox, 1 - held.approved AS waiting, held.approved FROM held \
-                    JOIN link ON link.id = held.link UNION ALL SELECT mailbox, 0, 0 FROM held_mailbox) \
+                    CROSS JOIN link ON link.id = held.link UNION ALL SELECT mailbox, 0, 0 FROM held_mailbox) \
                    GROUP BY mailbox ORDER BY mailbox";
         let mut counts = self.all("count what is held", sql, [], |row| {
             let (Unsigned(waiting), Unsigned(approved)) = (row.get(1)?, row.get(2)?);
@@ -156,7 +158,7 @@ impl Tx<'_> {
     /// Those of [`Tx`].
     pub fn approve(&self, mailbox: MailboxId) -> Result<usize, Error> {
         let sql = "UPDATE held SET approved = 1 \
-                   WHERE approved = 0 AND link IN (SELECT id FROM link WHERE mailbox = ?1)";
+                   WHERE approved = 0 AND (SELECT mailbox FROM link WHERE id = held.link) = ?1";
         let removals = self.execute("approve what is held", sql, [mailbox])?;
         let sql = "UPDATE held_mailbox SET approved = 1 WHERE approved = 0 AND mailbox = ?1";
         Ok(removals + self.execute("approve what is held", sql, [mailbox])?)
@@ -167,7 +169,7 @@ impl Tx<'_> {
     /// # Errors
     /// Those of [`Tx`].
     pub fn release(&self, mailbox: MailboxId) -> Result<(), Error> {
-        let sql = "DELETE FROM held WHERE link IN (SELECT id FROM link WHERE mailbox = ?1)";
+        let sql = "DELETE FROM held WHERE (SELECT mailbox FROM link WHERE id = held.link) = ?1";
         self.execute("release what is held", sql, [mailbox])?;
         self.execute("release what is held", "DELETE FROM held_mailbox WHERE mailbox = ?1", [mailbox]).map(|_| ())
     }

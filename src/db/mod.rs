@@ -1,8 +1,8 @@
 //! The base in SQLite: links, cursors, holds and the journal of one account.
 //!
 //! A [`Db`] is a handle to the one thread that owns the one connection of a database. It takes closures, and runs them
-//! one after the other, each in a transaction of its own with the typed methods of [`Tx`]; all SQL is below this module.
-//! What the rows are is told in `migrations/0001_base.sql`.
+//! one after the other, each in a transaction of its own with the typed methods of [`Tx`]. All SQL is in this module;
+//! what the rows are is told in `migrations/0001_base.sql`.
 
 mod account;
 mod error;

@@ -76,7 +76,7 @@ fn configure(conn: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Looks for damage; after a stop that left a WAL, because the power may have failed, and disks lie about what they hold.
+/// Looks for damage. Done after a stop that left a WAL: the power may have failed, and disks lie about what they hold.
 fn check(conn: &Connection, file: &Path) -> Result<(), Error> {
     let verdict: String = conn
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))

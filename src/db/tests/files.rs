@@ -73,7 +73,7 @@ fn a_newer_database_is_refused_and_untouched() {
     let refused = |file: &Path| {
         let before = fs::read(file).unwrap();
         let wal = fs::read(sidecar(file, "-wal")).unwrap_or_default();
-        match Db::open(file).map(|_| ()).unwrap_err() {
+        match Db::open(file).unwrap_err() {
             Error::Newer { found: 2, known: 1 } => {}
             error => panic!("{error}"),
         }
@@ -98,7 +98,7 @@ fn what_is_no_database_is_damaged() {
     let file = directory.path().join("x.sqlite3");
     let garbage = "this is no database, however long it is made ".repeat(100);
     fs::write(&file, &garbage).unwrap();
-    let error = Db::open(&file).map(|_| ()).unwrap_err();
+    let error = Db::open(&file).unwrap_err();
     let text = error.to_string();
     assert!(matches!(error, Error::Corrupt { .. }) && text.contains("x.sqlite3") && text.contains("aside"), "{text}");
     assert_eq!(fs::read_to_string(&file).unwrap(), garbage);
@@ -136,7 +136,7 @@ fn damage_is_looked_for_after_an_unclean_stop() {
     // A WAL is left over, of something else.
     fs::write(sidecar(&file, "-wal"), [0; 100]).unwrap();
     let before = fs::read(&file).unwrap();
-    let error = Db::open(&file).map(|_| ()).unwrap_err();
+    let error = Db::open(&file).unwrap_err();
     assert!(matches!(error, Error::Corrupt { .. }), "{error}");
     assert!(fs::read(&file).unwrap() == before);
 }
@@ -189,9 +189,9 @@ fn a_place_that_cannot_be_used_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let blocked = directory.path().join("file");
     fs::write(&blocked, "").unwrap();
-    let error = Db::open(&blocked.join("x.sqlite3")).map(|_| ()).unwrap_err();
+    let error = Db::open(&blocked.join("x.sqlite3")).unwrap_err();
     assert!(matches!(error, Error::File { .. }) && error.to_string().contains("file"), "{error}");
-    let error = Db::open(directory.path()).map(|_| ()).unwrap_err();
+    let error = Db::open(directory.path()).unwrap_err();
     assert!(error.to_string().contains(directory.path().to_str().unwrap()), "{error}");
 }
 

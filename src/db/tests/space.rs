@@ -58,8 +58,10 @@ fn a_full_disk_is_said_and_survived() {
     let there = count(&db);
     drop(db);
 
-    // Opened on a disk without a free byte.
-    mount(&["-o", "remount,size=4m"], disk);
+    // Opened on a disk without a free byte, when not even the index of the WAL is there any more.
+    mount(&["-o", "remount,size=8m"], disk);
+    drop(Db::open(&file).unwrap());
+    assert_eq!(fs::read_dir(disk).unwrap().count(), 1);
     let ballast = disk.join("ballast");
     let error = fs::write(&ballast, vec![0; 8 << 20]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);

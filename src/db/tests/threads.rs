@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::*;
 
-fn sum(db: &Db) -> u64 {
-    db.read_now(|tx| Ok(tx.mailboxes()?.len() as u64)).unwrap()
+fn mailboxes(db: &Db) -> usize {
+    db.read_now(|tx| Ok(tx.mailboxes()?.len())).unwrap()
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn an_error_takes_everything_back() {
         Err::<(), _>(Error::Stopped)
     });
     assert!(matches!(error, Err(Error::Stopped)));
-    assert_eq!(sum(&db), 0);
+    assert_eq!(mailboxes(&db), 0);
     // A broken rule in the middle, too.
     let broken = db.commit_now(|tx| {
         mailbox(tx, "INBOX");
@@ -29,9 +29,9 @@ fn an_error_takes_everything_back() {
         text,
         "could not add the mailbox INBOX in the database :memory:: UNIQUE constraint failed: mailbox.name"
     );
-    assert_eq!(sum(&db), 0);
+    assert_eq!(mailboxes(&db), 0);
     db.commit_now(|tx| Ok(mailbox(tx, "INBOX"))).unwrap();
-    assert_eq!(sum(&db), 1);
+    assert_eq!(mailboxes(&db), 1);
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn reading_changes_nothing() {
     let new = NewMailbox { name: "INBOX".into(), raw: None, path: None };
     let refused = db.read_now(move |tx| tx.insert_mailbox(&new)).unwrap_err();
     assert!(refused.to_string().ends_with("a change was asked for where only reading is allowed"), "{refused}");
-    assert_eq!(sum(&db), 0);
+    assert_eq!(mailboxes(&db), 0);
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_transaction_that_ended_takes_no_more_changes() {
         tx.insert_mailbox(&NewMailbox { name: "B".into(), raw: None, path: None })
     });
     assert!(late.unwrap_err().to_string().ends_with("the transaction was already rolled back"));
-    assert_eq!(sum(&db), 0);
+    assert_eq!(mailboxes(&db), 0);
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_panic_stops_the_database_and_is_told() {
     assert!(matches!(queued.join().unwrap(), Err(Error::Stopped)));
     assert!(matches!(db.read_now(|tx| tx.account()), Err(Error::Stopped)));
     drop(db);
-    assert_eq!(sum(&Db::open(&file).unwrap()), 0);
+    assert_eq!(mailboxes(&Db::open(&file).unwrap()), 0);
     assert_eq!(integrity(&file), "ok");
 }
 
@@ -108,22 +108,21 @@ async fn a_paused_clock_does_not_run_during_a_commit() {
     tokio::time::timeout(Duration::from_secs(1), commit).await.expect("the clock ran").unwrap();
 }
 
-#[test]
-fn the_last_handle_may_be_dropped_on_the_thread_itself() {
-    let directory = tempfile::tempdir().unwrap();
-    let db = Db::open(&directory.path().join("a.sqlite3")).unwrap();
+#[tokio::test]
+async fn the_last_handle_may_be_dropped_on_the_thread_itself() {
+    let db = Db::memory().unwrap();
     let (tell, told) = mpsc::channel();
     let (go, wait) = mpsc::channel::<()>();
-    let inner = db.clone();
-    let caller = std::thread::spawn(move || {
-        db.read_now(move |_| {
-            wait.recv().unwrap();
-            drop(inner);
-            tell.send(()).unwrap();
-            Ok(())
-        })
-    });
+    let last = db.clone();
+    let mut job = Box::pin(db.read(move |_| {
+        wait.recv().unwrap();
+        drop(last);
+        tell.send(()).unwrap();
+        Ok(())
+    }));
+    assert!(futures_util::poll!(&mut job).is_pending());
+    drop(job);
+    drop(db);
     go.send(()).unwrap();
-    told.recv().unwrap();
-    caller.join().unwrap().unwrap();
+    told.recv().expect("the thread waited for itself");
 }
