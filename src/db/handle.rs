@@ -51,6 +51,15 @@ impl Db {
         Self::start(open::memory()?, Path::new(":memory:"))
     }
 
+    /// Opens a copy of the database at `path`, on the disk but without a name, that is gone when its last handle is
+    /// dropped; an empty one if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn scratch(path: &Path) -> Result<Self, Error> {
+        Self::start(open::scratch(path)?, path)
+    }
+
     /// Lets `f` look at the database, at one moment of it. A change that it tries to make is an error.
     ///
     /// `f` runs even when the future is dropped.

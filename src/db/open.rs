@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::backup::Backup;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
@@ -57,9 +58,26 @@ pub(super) fn memory() -> Result<Connection, Error> {
     Ok(conn)
 }
 
+/// Opens a copy of a database that is gone when it is closed.
+pub(super) fn scratch(file: &Path) -> Result<Connection, Error> {
+    let failed = |error| Error::sqlite(error, "copy", file);
+    // An empty name stands for a temporary database on the disk.
+    let mut conn = Connection::open("").map_err(failed)?;
+    if file.exists() {
+        let original = Connection::open_with_flags(file, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+        original.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        migrate::refuse_newer(&original, file)?;
+        let backup = Backup::new(&original, &mut conn).map_err(failed)?;
+        backup.run_to_completion(1000, Duration::ZERO, None).map_err(failed)?;
+    }
+    configure(&conn).map_err(failed)?;
+    migrate::migrate(&mut conn, file)?;
+    Ok(conn)
+}
+
 fn configure(conn: &Connection) -> rusqlite::Result<()> {
     let mode: String = conn.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
-    if mode != "wal" && mode != "memory" {
+    if !matches!(mode.as_str(), "wal" | "memory" | "delete") {
         // Some network file systems cannot; a rollback journal is as safe, only slower.
         tracing::warn!(mode, "this file system does not support write-ahead logging");
     }

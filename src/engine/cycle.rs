@@ -174,7 +174,7 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
         .db
         .read(move |tx| {
             let mut uids = BTreeSet::new();
-            tx.each_uid(id, &mut |uid, ..| {
+            tx.each_uid(id, &mut |uid, _, _, _, _| {
                 uids.insert(uid);
             })?;
             Ok(uids)
@@ -415,7 +415,7 @@ pub(super) async fn weigh(
     let text = refusal.as_ref().map(ToString::to_string);
     if record && (refusal.is_some() || !held.is_empty()) {
         let wait: Vec<_> = refusal.map(|r| r.removals).unwrap_or_default();
-        pass.db.commit(move |tx| tx.hold(id, &wait)).await?;
+        pass.db.commit(move |tx| tx.hold(id, wait.as_slice())).await?;
     }
     Ok(Guarded { removals, held: text })
 }

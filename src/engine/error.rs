@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::report::Outcome;
 use crate::model::MailboxName;
 use crate::{auth, db, imap, maildir};
 
@@ -53,6 +54,31 @@ pub enum Error {
 }
 
 impl Error {
+    /// Returns how a pass ended that this error ended.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Imap(imap::Error::SignIn { .. }) | Self::Auth(_) => Outcome::SignIn,
+            Self::Imap(
+                imap::Error::Unreachable { .. }
+                | imap::Error::Certificate { .. }
+                | imap::Error::Unavailable { .. }
+                | imap::Error::Closed { .. }
+                | imap::Error::TimedOut(_),
+            ) => Outcome::Unreachable,
+            Self::Held(_) => Outcome::Held,
+            Self::Maildir(maildir::Error::Foreign { .. } | maildir::Error::ReadOnly { .. }) => Outcome::Held,
+            Self::Busy { .. } => Outcome::Busy,
+            Self::Stopped => Outcome::Stopped,
+            Self::Imap(_)
+            | Self::Maildir(_)
+            | Self::Db(_)
+            | Self::Renumbered(_)
+            | Self::File { .. }
+            | Self::Worker(_) => Outcome::Partial,
+        }
+    }
+
     /// Tells whether everything else in the account will fail in the same way.
     #[must_use]
     pub fn is_for_account(&self) -> bool {

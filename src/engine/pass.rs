@@ -28,7 +28,7 @@ use super::root::{Older, Verdict, judge};
 use super::Error;
 use crate::config::{self, Account};
 use crate::db::{AccountState, Db};
-use crate::imap::{Connect, Tls};
+use crate::imap::{Connect, Quirks, Tls};
 use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
 use crate::model::{LinkState, MailboxId, MailboxName, UidSet};
 
@@ -163,8 +163,14 @@ fn connect(account: &Account, state_dir: &Path) -> Connect {
         config::TlsMode::None => Tls::None,
     };
     Connect {
+        host: account.host.clone(),
+        port: account.port,
+        tls,
+        spool_dir: state_dir.to_owned(),
         max_literal: account.max_message_size,
-        ..Connect::new(account.host.clone(), account.port, tls, state_dir.to_owned())
+        timeout: Duration::from_secs(90),
+        connect_timeout: Duration::from_secs(30),
+        quirks: Quirks::default(),
     }
 }
 

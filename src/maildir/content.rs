@@ -14,6 +14,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, SystemTime};
 
 use memchr::{memchr, memchr_iter, memchr2};
 use sha2::{Digest as _, Sha256};
@@ -93,6 +94,21 @@ impl ContentHasher {
         self.whole.update(piece);
         self.header.update(piece);
         self.size += piece.len() as u64;
+    }
+
+    /// Takes all that a source has.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn read(&mut self, source: Source<'_>) -> io::Result<()> {
+        let read = source.pieces(|piece| {
+            self.update(piece);
+            Ok(true)
+        });
+        match read {
+            Ok(_) => Ok(()),
+            Err(Failure::Read(error) | Failure::Write(error)) => Err(error),
+        }
     }
 
     /// Returns the key of all pieces.
@@ -341,6 +357,18 @@ impl Message {
     /// Those of fstat(2).
     pub fn still_same(&self) -> io::Result<bool> {
         Ok(Found::of(&self.file)? == self.found)
+    }
+
+    /// Tells whether somebody may still be writing the file: it was written to less than `quiet` ago, and nothing
+    /// happened to it after that. A file that was written in `tmp/` was renamed since, which shows in its status time.
+    ///
+    /// # Errors
+    /// Those of fstat(2).
+    pub fn may_be_growing(&self, now: SystemTime, quiet: Duration) -> io::Result<bool> {
+        let data = self.file.metadata()?;
+        let written = (data.mtime(), data.mtime_nsec());
+        let recent = now.duration_since(data.modified()?).map_or(true, |age| age < quiet);
+        Ok(recent && written >= (data.ctime(), data.ctime_nsec()))
     }
 
     /// Reads what is left and returns the key of it.

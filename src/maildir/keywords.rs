@@ -51,6 +51,17 @@ impl Keywords {
         keywords
     }
 
+    /// Returns the keywords that have a letter.
+    pub fn named(&self) -> impl Iterator<Item = Keyword> + '_ {
+        self.names.iter().flatten().filter_map(|name| Keyword::new(name))
+    }
+
+    /// Tells whether a further keyword would get a letter.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.names.iter().any(Option::is_none)
+    }
+
     /// Returns the text of the file.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {

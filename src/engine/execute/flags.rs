@@ -33,7 +33,7 @@ pub(super) async fn merge(
         }
         for (change, uids) in by_change {
             session.store(&uids, change, None).await?;
-            site.pass.tally(&site.mailbox.name, |t| t.flags_there += uids.len());
+            site.pass.tally(&site.mailbox.name, |t| t.flags_remote += uids.len());
         }
         finish(site, batch, outcome).await?;
     }
@@ -77,7 +77,7 @@ async fn finish(site: &Site<'_>, batch: &[Planned], outcome: &mut Outcome) -> Re
         }
     }
     let here = changed.values().filter(|result| result.is_ok()).count() as u64;
-    site.pass.tally(&site.mailbox.name, |t| t.flags_here += here);
+    site.pass.tally(&site.mailbox.name, |t| t.flags_local += here);
     let write = site.pass.db.commit(move |tx| {
         for (link, entry) in &writes {
             tx.set_link(link)?;

@@ -37,7 +37,7 @@ pub(super) async fn remove_here(site: &Site<'_>, ops: Vec<Planned>, outcome: &mu
         let removals: Vec<_> = jobs.iter().map(|(_, _, job)| job.clone()).collect();
         let (maildir, graveyard, name) =
             (Arc::clone(&site.maildir), Arc::clone(&site.pass.graveyard), site.mailbox.name.clone());
-        let removed = move || Ok::<_, Error>((graveyard.today(&name)?, maildir.remove(removals, &graveyard, &name)?));
+        let removed = move || Ok::<_, Error>((graveyard.today(&name)?, maildir.remove(&removals, &graveyard, &name)?));
         let (grave, results) = tokio::task::spawn_blocking(removed).await??;
         let mut writes = Vec::new();
         for ((planned, link, _), result) in jobs.into_iter().zip(results) {
@@ -139,13 +139,13 @@ async fn bury(site: &Site<'_>, session: &mut Session, uids: &UidSet) -> Result<B
     let (graveyard, name) = (Arc::clone(&site.pass.graveyard), site.mailbox.name.clone());
     let keeper = tokio::task::spawn_blocking(move || {
         let mut kept = BTreeMap::new();
-        while let Some(Fetched { uid, internal_date, body, .. }) = bodies.blocking_recv() {
+        while let Some(Fetched { uid, flags, internal_date, body }) = bodies.blocking_recv() {
             let source = match &body {
                 Body::Memory(bytes) => Source::Memory(bytes),
                 Body::File(file, _) => Source::File(file),
                 Body::Nothing => continue,
             };
-            let path = graveyard.keep(&name, source, internal_date)?;
+            let path = graveyard.keep(&name, source, flags, internal_date)?;
             kept.insert(uid, path.to_string_lossy().into_owned());
         }
         Ok::<_, Error>(kept)

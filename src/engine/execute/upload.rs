@@ -89,8 +89,10 @@ async fn look(site: &Site<'_>, planned: Planned) -> Result<Look, Error> {
         if message.length() > limit {
             return Ok(Look::TooLarge(message.length()));
         }
-        if message.may_be_growing(SystemTime::now(), QUIET) {
-            return Ok(Look::Later);
+        match message.may_be_growing(SystemTime::now(), QUIET) {
+            Ok(false) => {}
+            Ok(true) => return Ok(Look::Later),
+            Err(error) => return Ok(Look::Unusable(error.to_string())),
         }
         let (internal_date, inode) = (message.modified(), message.inode());
         let mut body = Vec::new();
