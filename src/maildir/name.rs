@@ -220,7 +220,7 @@ mod tests {
             let file = FileRef::new(Place::New, &unique);
             let changed = file.changed(&FlagChange { add: flags.clone(), remove: Flags::new() }, &keywords);
             prop_assert_eq!(super::flags(changed.file_name(), &keywords), flags.clone());
-            prop_assert_eq!(changed.unique().as_bytes(), &unique[..]);
+            prop_assert_eq!(changed.unique(), UniqueName::new(&unique));
             prop_assert_eq!(changed.place == Place::Cur, !flags.is_empty());
             let back = changed.changed(&FlagChange { add: Flags::new(), remove: flags }, &keywords);
             prop_assert!(super::flags(back.file_name(), &keywords).is_empty());
