@@ -161,7 +161,7 @@ fn a_read_only_disk_is_told() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn what_was_delivered_is_read_again(bodies in prop::collection::vec("[\r\n\r\na\u{0}\u{fe}]{1,40}", 1..20)) {
         let Fixture { inbox, directory: _kept, .. } = fixture();
