@@ -493,7 +493,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(500))]
         #[test]
         fn what_was_served_comes_back(bytes in hostile(), keep in any::<bool>(), from_file in any::<bool>()) {
             let endings = if keep { LineEndings::Keep } else { LineEndings::Lf };

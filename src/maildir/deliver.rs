@@ -43,6 +43,7 @@ pub struct Written {
 /// A batch of messages for one maildir. None of them is there before [`Self::commit`]; without it, none is left over.
 ///
 /// A batch of 256 messages, or 16 MB, is about the fastest. Each holds a file open until the commit.
+#[must_use = "nothing is delivered before the commit"]
 pub struct Delivery<'a> {
     maildir: &'a Maildir,
     line_endings: LineEndings,

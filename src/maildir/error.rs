@@ -12,8 +12,8 @@ use crate::model::UniqueName;
 pub enum Error {
     /// No space or quota is left. Retry later: it goes on by itself.
     #[error(
-        "no space is left to {what} {}: nothing is lost and nothing half written is kept; \
-         it goes on as soon as there is space",
+        "could not {what} {}: no space is left there; nothing is lost, nothing half written is kept, \
+         and it goes on as soon as there is space",
         shown(path)
     )]
     NoSpace {
@@ -23,7 +23,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The file system is mounted read-only. Hold the account.
-    #[error("the file system is read-only, so it is not possible to {what} {}; nothing was changed", shown(path))]
+    #[error("could not {what} {}: its file system is read-only; nothing was changed", shown(path))]
     ReadOnly {
         /// What was tried.
         what: &'static str,
@@ -31,7 +31,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A file or directory went away meanwhile. Look again; this proves nothing to be gone.
-    #[error("{} was gone when it came to {what} it; nothing was deleted for that", shown(path))]
+    #[error("could not {what} {}: it is not there any more; nothing was deleted because of that", shown(path))]
     Missing {
         /// What was tried.
         what: &'static str,
@@ -100,7 +100,7 @@ pub enum Error {
     #[error("no name for a new message could be made: the system gave no random number ({0})")]
     Random(getrandom::Error),
     /// Anything else. Retry later.
-    #[error("it was not possible to {what} {}: {source}; nothing was deleted for that", shown(path))]
+    #[error("could not {what} {}: {source}; nothing was deleted because of that", shown(path))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -121,6 +121,11 @@ pub(super) fn failed<E: Into<io::Error>>(what: &'static str, path: &Path) -> imp
             Some(Errno::ROFS) => Error::ReadOnly { what, path },
             Some(Errno::NOENT) => Error::Missing { what, path },
             Some(Errno::EXIST) => Error::Exists { path },
+            Some(Errno::LOOP) => Error::Io {
+                what,
+                path,
+                source: io::Error::other("a symbolic link is in the way, and none is followed"),
+            },
             _ => Error::Io { what, path, source },
         }
     }
@@ -134,4 +139,29 @@ pub(super) fn shown(path: &Path) -> String {
 
 fn joined(names: &[UniqueName]) -> String {
     names.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reaction_has_its_variant_and_each_text_names_the_path() {
+        let path = Path::new("/Mail/esc\u{1b}[31m");
+        type Is = fn(&Error) -> bool;
+        let table: [(Errno, Is); 7] = [
+            (Errno::NOSPC, |e| matches!(e, Error::NoSpace { .. })),
+            (Errno::DQUOT, |e| matches!(e, Error::NoSpace { .. })),
+            (Errno::ROFS, |e| matches!(e, Error::ReadOnly { .. })),
+            (Errno::NOENT, |e| matches!(e, Error::Missing { .. })),
+            (Errno::EXIST, |e| matches!(e, Error::Exists { .. })),
+            (Errno::LOOP, |e| matches!(e, Error::Io { .. })),
+            (Errno::IO, |e| matches!(e, Error::Io { .. })),
+        ];
+        for (errno, expected) in table {
+            let error = failed("list", path)(errno);
+            assert!(expected(&error), "{error:?}");
+            assert!(error.to_string().contains("/Mail/esc\\u{1b}[31m"), "{error}");
+        }
+    }
 }

@@ -211,8 +211,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn flags_survive_the_name(bits in 0u8..64, words in prop::collection::btree_set("[a-z]{1,8}", 0..9),
-                                  unique in prop::collection::vec(any::<u8>().prop_filter("", |b| !b":/\0".contains(b)), 1..40)) {
+        fn flags_survive_the_name(
+            bits in 0u8..64,
+            words in prop::collection::btree_set("[a-z]{1,8}", 0..9),
+            unique in prop::collection::vec(any::<u8>().prop_filter("no name", |b| !b":/\0".contains(b)), 1..40),
+        ) {
             let flags = Flags::from_parts(bits, words.iter().filter_map(|w| Keyword::new(w)));
             let mut keywords = Keywords::default();
             flags.keywords().for_each(|word| { keywords.allocate(word); });
@@ -220,7 +223,7 @@ mod tests {
             let file = FileRef::new(Place::New, &unique);
             let changed = file.changed(&FlagChange { add: flags.clone(), remove: Flags::new() }, &keywords);
             prop_assert_eq!(super::flags(changed.file_name(), &keywords), flags.clone());
-            prop_assert_eq!(changed.unique().as_bytes(), &unique[..]);
+            prop_assert_eq!(changed.unique(), UniqueName::new(&unique));
             prop_assert_eq!(changed.place == Place::Cur, !flags.is_empty());
             let back = changed.changed(&FlagChange { add: Flags::new(), remove: flags }, &keywords);
             prop_assert!(super::flags(back.file_name(), &keywords).is_empty());

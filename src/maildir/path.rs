@@ -230,7 +230,10 @@ mod tests {
     proptest! {
         #[test]
         fn paths_are_injective_and_inside(
-            a in prop::collection::vec("([.%~/A-Ea-e2F:\\\\\u{0}\u{7}\u{e9}\u{202e}]{0,4})|cur|new|TMP|postkeep|INBOX|inbox", 1..5),
+            a in prop::collection::vec(
+                "cur|new|TMP|postkeep|INBOX|inbox|([.%~/A-Ea-e2F:\\\\\u{0}\u{7}\u{e9}\u{202e}]{0,4})",
+                1..5,
+            ),
             b in prop::collection::vec("([.%~/A-E2F]{0,3})|cur|new|postkeep|.{0,300}", 1..4),
         ) {
             let names = [a, b].map(|parts| MailboxName::from_components(parts.iter().map(String::as_str)));
@@ -252,7 +255,7 @@ mod tests {
         fn a_name_read_from_a_path_has_that_path(path in "[.%~/A-Ea-e2FINBOX]{0,12}") {
             for layout in BOTH {
                 if let Some(name) = name_of(layout, Path::new(&path)) {
-                    prop_assert_eq!(path_of(layout, &name).to_str(), Some(path.as_str()));
+                    prop_assert_eq!(path_of(layout, &name), PathBuf::from(&path));
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, AtFlags, FileType, Mode, RenameFlags};
+use rustix::fs::{self, AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use tracing::warn;
 
@@ -229,19 +229,19 @@ impl Root {
     /// the root itself (INBOX in [`Layout::PlusPlus`]) cannot be renamed.
     pub fn rename_maildir(&self, from: &Path, to: &Path) -> Result<(), Error> {
         let (old, new) = (self.path.join(from), self.path.join(to));
-        let split = |path: &Path| {
-            path.file_name().map(|name| (path.parent().unwrap_or(Path::new("")).to_owned(), name.to_owned()))
-        };
-        let (Some((old_above, old_name)), Some((new_above, new_name))) = (split(from), split(to)) else {
+        let (Some(old_name), Some(new_name)) = (from.file_name(), to.file_name()) else {
             return Err(failed("rename", &old)(Errno::INVAL));
         };
-        let old_above = sys::open_directory(self.directory.as_fd(), &old_above).map_err(failed("rename", &old))?;
-        let new_above = self.make_directories(&new_above).map_err(failed("rename a maildir to", &new))?;
+        let above = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+        let old_above = sys::open_directory(self.directory.as_fd(), &above(from)).map_err(failed("rename", &old))?;
+        let new_above = self.make_directories(&above(to)).map_err(failed("rename a maildir to", &new))?;
         crate::step::before("rename maildir");
-        let renamed = fs::renameat_with(&old_above, &old_name, &new_above, &new_name, RenameFlags::NOREPLACE);
-        renamed.map_err(|error| {
-            if error == Errno::EXIST { Error::Exists { path: new.clone() } } else { failed("rename", &old)(error) }
-        })?;
+        let (old_at, new_at) = (old_above.as_fd(), new_above.as_fd());
+        match sys::rename_directory(old_at, old_name.as_bytes(), new_at, new_name.as_bytes()) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(Error::Exists { path: new }),
+            Err(error) => return Err(failed("rename", &old)(error)),
+        }
         fs::fsync(&new_above).and_then(|()| fs::fsync(&old_above)).map_err(failed("sync the directory of", &new))
     }
 

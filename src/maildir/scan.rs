@@ -1,6 +1,6 @@
 //! Makes a listing of a maildir, with proof that nothing was missed.
 
-use std::os::fd::AsFd;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, statat};
@@ -262,7 +262,7 @@ impl Maildir {
         }
     }
 
-    fn scan_once(&self) -> Result<Scan, Error> {
+    pub(super) fn scan_once(&self) -> Result<Scan, Error> {
         let mut stamp = self.stamp()?;
         if !stamp.would_show_change(SystemTime::now()) {
             // Our own last change may be too fresh for another one to show.
@@ -328,27 +328,28 @@ impl Maildir {
     }
 
     /// Returns where the messages with these unique names are now; sorted names, one listing.
-    pub(super) fn find(&self, wanted: &std::collections::BTreeSet<UniqueName>) -> Result<Found, Error> {
+    pub(super) fn find(&self, wanted: &BTreeSet<UniqueName>) -> Result<Found, Error> {
         let mut found = Found::new();
-        let wanted: std::collections::BTreeSet<&[u8]> = wanted.iter().map(UniqueName::as_bytes).collect();
+        let wanted: BTreeSet<&[u8]> = wanted.iter().map(UniqueName::as_bytes).collect();
         for place in [Place::New, Place::Cur] {
             let each = |entry: sys::Listed<'_>| {
                 let unique = split(entry.name).0;
-                if entry.kind == FileType::RegularFile && wanted.contains(unique) {
-                    let file = FileRef::new(place, entry.name);
-                    let earlier = found.entry(UniqueName::new(unique)).or_insert_with(|| file.clone());
-                    // As in a scan: `cur/` before `new/`, then in the order of the names.
-                    if (earlier.place, &file) != (place, earlier) && (earlier.place == Place::New || file < *earlier) {
-                        *earlier = file;
-                    }
+                if entry.kind != FileType::RegularFile || !wanted.contains(unique) {
+                    return;
+                }
+                let file = FileRef::new(place, entry.name);
+                let first = found.entry(UniqueName::new(unique)).or_insert_with(|| file.clone());
+                // Of several, the one that a scan keeps: in `cur/` before in `new/`, then in the order of the names.
+                if first.place != place || file < *first {
+                    *first = file;
                 }
             };
             let path = self.path().join(name::directory(place));
-            sys::list(self.place(place).as_fd(), each).map_err(failed("list", &path))?;
+            sys::list(self.place(place), each).map_err(failed("list", &path))?;
         }
         Ok(found)
     }
 }
 
 /// Where messages are.
-pub(super) type Found = std::collections::BTreeMap<UniqueName, FileRef>;
+pub(super) type Found = BTreeMap<UniqueName, FileRef>;

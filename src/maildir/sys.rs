@@ -115,6 +115,21 @@ pub(super) fn rename(from: BorrowedFd<'_>, old: &[u8], to: BorrowedFd<'_>, new: 
     }
 }
 
+/// Renames a directory that is not empty, unless something is already there.
+///
+/// # Errors
+/// As [`rename`].
+pub(super) fn rename_directory(from: BorrowedFd<'_>, old: &[u8], to: BorrowedFd<'_>, new: &[u8]) -> Result<()> {
+    match fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
+        // Without the flag nothing but an empty directory could be replaced between these two calls.
+        Err(Errno::INVAL | Errno::NOSYS) => match look(to, new)? {
+            Some(_) => Err(Errno::EXIST),
+            None => fs::renameat(from, old, to, new),
+        },
+        renamed => renamed,
+    }
+}
+
 /// Makes a new file with mode 0600, whatever the umask.
 pub(super) fn create(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File> {
     let file = File::from(fs::openat(directory, name, NEW_FILE, FILE_MODE)?);

@@ -1,1 +1,0 @@
-//! Maildirs as a whole: what is written is read again, whatever happens meanwhile.
