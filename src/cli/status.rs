@@ -149,8 +149,8 @@ fn held(removals: &[db::Held], whole: Option<db::MailboxHold>) -> Option<HeldRem
     let whole = whole.filter(|hold| !hold.approved);
     let since = removals.iter().map(|h| h.at).chain(whole.iter().map(|hold| hold.at)).min();
     (!removals.is_empty() || whole.is_some()).then(|| HeldRemovals {
-        here: waiting(db::Side::Local),
-        on_server: waiting(db::Side::Remote),
+        here: waiting(crate::model::Side::Local),
+        on_server: waiting(crate::model::Side::Remote),
         approved,
         why: whole.map(|hold| hold.reason),
         since: since.map(Moment::from_seconds),
@@ -282,7 +282,8 @@ fn details(account: &str, mailbox: &MailboxStatus, when: &dyn Fn(Moment) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{NewLink, NewMailbox, Side};
+    use crate::db::{NewLink, NewMailbox};
+    use crate::model::Side;
     use crate::model::{Flags, SkipReason, Uid, UniqueName};
 
     fn now() -> Moment {

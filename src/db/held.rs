@@ -6,16 +6,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 
 use super::value::Unsigned;
 use super::{Error, Tx};
-use crate::model::{LinkId, MailboxId};
-
-/// The side that would lose a message.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Side {
-    /// The maildir.
-    Local,
-    /// The server.
-    Remote,
-}
+use crate::model::{LinkId, MailboxId, Side};
 
 impl ToSql for Side {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {

@@ -23,7 +23,7 @@ mod tests;
 pub use account::AccountState;
 pub use error::Error;
 pub use handle::Db;
-pub use held::{Held, HeldCount, MailboxHold, Side};
+pub use held::{Held, HeldCount, MailboxHold};
 pub use journal::{Entry, Query, Which};
 pub use link::NewLink;
 pub use mailbox::{Mailbox, NewMailbox};

@@ -4,8 +4,8 @@ use super::Error;
 use super::lock::Locks;
 use super::report::{Approve, Approved};
 use crate::config::Account;
-use crate::db::{Db, HeldCount, Side, Tx};
-use crate::model::{Link, LinkState, MailboxId};
+use crate::db::{Db, HeldCount, Tx};
+use crate::model::{Link, LinkState, MailboxId, Side};
 
 /// Lets what is held go, or puts it back; the next pass does it. Returns the mailboxes in which something was held.
 ///

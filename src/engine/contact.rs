@@ -149,7 +149,11 @@ fn unbound(maildir: &Maildir, scan: &Scan, known: &BTreeMap<UniqueName, Link>) -
 }
 
 /// Pairs messages with files, fetching headers, and bodies only where headers cannot tell.
-async fn pair(session: &mut Session, observation: &Observation, files: &[Unbound]) -> Result<Vec<(Seen, UniqueName)>, Error> {
+async fn pair(
+    session: &mut Session,
+    observation: &Observation,
+    files: &[Unbound],
+) -> Result<Vec<(Seen, UniqueName)>, Error> {
     let uids: UidSet = observation.messages.keys().copied().collect();
     let seen: BTreeMap<Uid, Seen> = session.fingerprints(&uids).await?.into_iter().map(|s| (s.uid, s)).collect();
     let messages: Vec<Unlinked> = seen

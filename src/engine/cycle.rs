@@ -119,7 +119,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         None => Mask::all(),
     };
     let remote_mask = Mask { known: selected.permanent.clone(), any_keyword: selected.any_keyword };
-    let touches_links = observed.as_ref().is_some_and(|o| !o.remote.messages.is_empty() || o.remote.gone.iter().len() > 0);
+    let touches_links =
+        observed.as_ref().is_some_and(|o| !o.remote.messages.is_empty() || o.remote.gone.iter().len() > 0);
     let scanned = match &maildir {
         Some(maildir) if look_here || touches_links || fresh || !pending.is_empty() => {
             let (db, maildir, mask) = (pass.db.clone(), Arc::clone(maildir), local_mask.clone());
@@ -349,9 +350,7 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
         .commit(move |tx| {
             let Some(mut row) = tx.mailbox(id)? else { return Ok(false) };
             let there = match &observed {
-                Some(o) => {
-                    o.doubt.is_none() && is_agreed_remote(tx, id, &o.remote, &remote_mask, &outcome.merged)?
-                }
+                Some(o) => o.doubt.is_none() && is_agreed_remote(tx, id, &o.remote, &remote_mask, &outcome.merged)?,
                 None => true,
             };
             let here = match &scanned {
@@ -399,10 +398,8 @@ pub(super) async fn weigh(
     record: bool,
 ) -> Result<Guarded, Error> {
     let (id, name, since) = (mailbox.id, mailbox.name.clone(), pass.now_ms() - 24 * 60 * 60 * 1000);
-    let (counts, lately, held) = pass
-        .db
-        .read(move |tx| Ok((tx.count(id)?, tx.removals_since(&name, since)?, tx.held(id)?)))
-        .await?;
+    let (counts, lately, held) =
+        pass.db.read(move |tx| Ok((tx.count(id)?, tx.removals_since(&name, since)?, tx.held(id)?))).await?;
     let approved: BTreeSet<LinkId> = held.iter().filter(|h| h.approved).map(|h| h.link).collect();
     let known = counts.synced + counts.downloading + counts.uploading + counts.skipped;
     let weights = guard::Weights { known, removed_lately: lately };

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::op::{Op, Planned, Side};
-use crate::model::LinkId;
+use super::op::{Op, Planned};
+use crate::model::{LinkId, Side};
 
 /// How much may be removed without asking.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -9,7 +9,7 @@ use super::Error;
 
 /// The locks of an account; dropping them lets others in.
 #[derive(Debug)]
-pub struct Locks {
+pub(super) struct Locks {
     _account: File,
     root: Option<File>,
 }
@@ -19,7 +19,7 @@ impl Locks {
     ///
     /// # Errors
     /// [`Error::Busy`] with the process that has it, [`Error::File`] if the lock file cannot be made.
-    pub fn take(state_dir: &Path, account: &str) -> Result<Self, Error> {
+    pub(super) fn take(state_dir: &Path, account: &str) -> Result<Self, Error> {
         let path = state_dir.join(format!("{account}.lock"));
         let fault = |source| Error::File { what: "could not lock", path: path.clone(), source };
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
@@ -43,7 +43,7 @@ impl Locks {
     ///
     /// # Errors
     /// As [`Self::take`].
-    pub fn take_root(&mut self, root: &Path) -> Result<(), Error> {
+    pub(super) fn take_root(&mut self, root: &Path) -> Result<(), Error> {
         let fault = |source| Error::File { what: "could not lock", path: root.to_owned(), source };
         let directory = File::open(root).map_err(fault)?;
         match directory.try_lock() {

@@ -46,14 +46,8 @@ pub(super) async fn prepare(
     let trash = find_trash(pass, &mailboxes);
     let there: BTreeMap<MailboxName, imap::Listed> =
         mailboxes.into_iter().filter(|l| l.selectable && in_scope(&l.name)).map(|l| (l.name.clone(), l)).collect();
-    let rows: BTreeMap<MailboxId, Mailbox> = pass
-        .db
-        .read(|tx| tx.mailboxes())
-        .await?
-        .into_iter()
-        .filter(|m| in_scope(&m.name))
-        .map(|m| (m.id, m))
-        .collect();
+    let rows: BTreeMap<MailboxId, Mailbox> =
+        pass.db.read(|tx| tx.mailboxes()).await?.into_iter().filter(|m| in_scope(&m.name)).map(|m| (m.id, m)).collect();
     let here = maildirs(pass, &rows)?.into_iter().filter(|name| in_scope(name)).collect();
     let listed: Vec<Listed> = there
         .values()
@@ -80,7 +74,10 @@ pub(super) async fn prepare(
             Ok(further) => steps.extend(further),
             Err(error) if error.is_for_account() => return Err(error),
             Err(error) => {
-                if matches!(&error, Error::Imap(imap::Error::Closed { .. } | imap::Error::TimedOut(_) | imap::Error::Protocol(_))) {
+                if matches!(
+                    &error,
+                    Error::Imap(imap::Error::Closed { .. } | imap::Error::TimedOut(_) | imap::Error::Protocol(_))
+                ) {
                     return Err(error);
                 }
                 pass.failed_mailbox(&name, &error);
@@ -112,7 +109,8 @@ fn find_trash(pass: &Pass<'_>, listed: &[imap::Listed]) -> Option<Trash> {
     match (wants, found) {
         (OnLocal::Auto | OnLocal::Trash, Some(l)) => Some(Trash { name: l.name.clone(), raw: l.raw.clone() }),
         (OnLocal::Trash, None) => {
-            let text = "the server has no trash mailbox, so what is deleted here is copied to the graveyard and expunged";
+            let text =
+                "the server has no trash mailbox, so what is deleted here is copied to the graveyard and expunged";
             pass.account_problem(text.to_owned(), None);
             None
         }
@@ -376,9 +374,8 @@ impl Round<'_, '_> {
             let (name, row) = (row.name.clone(), self.update(row).await?);
             return self.mirror(name, Some(row), false).await;
         }
-        let why = format!(
-            "its maildir is missing, and {known} messages with it; put it back, or say what the absence means"
-        );
+        let why =
+            format!("its maildir is missing, and {known} messages with it; put it back, or say what the absence means");
         self.pass.hold(&row.name, known, why.clone());
         self.pass.db.commit(move |tx| tx.hold_mailbox(id, &why)).await?;
         Ok(())

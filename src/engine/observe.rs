@@ -10,7 +10,7 @@ use crate::db::{self, Db, Mailbox, Stage, Tx};
 use crate::imap::{Listing, Observation, Selected, Session};
 use crate::maildir::{Entry, Maildir, Scan};
 use crate::model::{
-    Cursor, Doubt, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, LocalEvidence, Local, LocalMessage, MailboxId,
+    Cursor, Doubt, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, Local, LocalEvidence, LocalMessage, MailboxId,
     Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
 };
 
@@ -268,7 +268,13 @@ fn compare_scan(tx: &Tx<'_>, mailbox: MailboxId, scan: &Scan, mask: &Mask) -> Re
 
 /// Tells whether everything that was named on the server is agreed: its link has the flags that were seen, and what is
 /// gone has no link any more. Only then may the cursor move.
-pub(super) fn is_agreed_remote(tx: &Tx<'_>, mailbox: MailboxId, remote: &Remote, mask: &Mask, merged: &BTreeSet<LinkId>) -> Result<bool, db::Error> {
+pub(super) fn is_agreed_remote(
+    tx: &Tx<'_>,
+    mailbox: MailboxId,
+    remote: &Remote,
+    mask: &Mask,
+    merged: &BTreeSet<LinkId>,
+) -> Result<bool, db::Error> {
     let named: UidSet = remote.messages.keys().copied().chain(remote.gone.iter()).collect();
     let links: BTreeMap<Uid, Link> =
         tx.links_of_uids(mailbox, &named)?.into_iter().filter_map(|l| Some((l.uid()?, l))).collect();
@@ -279,7 +285,13 @@ pub(super) fn is_agreed_remote(tx: &Tx<'_>, mailbox: MailboxId, remote: &Remote,
 }
 
 /// The same for what was named in the maildir: only then may its stamp be trusted.
-pub(super) fn is_agreed_local(tx: &Tx<'_>, mailbox: MailboxId, local: &Local, mask: &Mask, merged: &BTreeSet<LinkId>) -> Result<bool, db::Error> {
+pub(super) fn is_agreed_local(
+    tx: &Tx<'_>,
+    mailbox: MailboxId,
+    local: &Local,
+    mask: &Mask,
+    merged: &BTreeSet<LinkId>,
+) -> Result<bool, db::Error> {
     let named: Vec<UniqueName> = local.messages.keys().chain(local.gone.iter()).cloned().collect();
     let links: BTreeMap<UniqueName, Link> =
         tx.links_of_names(mailbox, &named)?.into_iter().filter_map(|l| Some((l.name()?.clone(), l))).collect();

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::model::{FlagChange, Flags, LinkId, MailboxName, Proof, Uid, UniqueName};
+use crate::model::{FlagChange, Flags, LinkId, MailboxName, Proof, Side, Uid, UniqueName};
 
 /// One thing to do to one message, so that both sides agree about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,15 +121,6 @@ pub enum Op {
         /// That the file is gone.
         proof: Proof,
     },
-}
-
-/// One of the two sides.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Side {
-    /// The Maildir.
-    Local,
-    /// The server.
-    Remote,
 }
 
 /// Why an op is in a plan.

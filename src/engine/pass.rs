@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{self, StreamExt};
 
+use super::Error;
 use super::cycle::{self, Examined, Outcome, examine, settle};
 use super::execute::{self, Site};
 use super::guard;
@@ -25,7 +26,6 @@ use super::report::{
     Report,
 };
 use super::root::{Older, Verdict, judge};
-use super::Error;
 use crate::config::{self, Account};
 use crate::db::{AccountState, Db};
 use crate::imap::{Connect, Quirks, Tls};
@@ -483,11 +483,7 @@ impl Pass<'_> {
     }
 
     /// Returns what is known, without their bodies, of the new messages that have one of these sizes.
-    async fn candidates(
-        &self,
-        one: &Examined,
-        sizes: &[u64],
-    ) -> Result<BTreeMap<crate::model::Uid, Unlinked>, Error> {
+    async fn candidates(&self, one: &Examined, sizes: &[u64]) -> Result<BTreeMap<crate::model::Uid, Unlinked>, Error> {
         let new = one.part.plan.iter().filter_map(|p| match &p.op {
             Op::Download { uid, link: None, .. } => Some(*uid),
             _ => None,
@@ -640,7 +636,8 @@ impl Pass<'_> {
                 let mut names = Vec::new();
                 for mailbox in tx.mailboxes()? {
                     let kept = crate::model::SkipReason::Kept;
-                    let counts = |state: &LinkState| matches!(state, LinkState::Skipped { reason, .. } if *reason != kept);
+                    let counts =
+                        |state: &LinkState| matches!(state, LinkState::Skipped { reason, .. } if *reason != kept);
                     let skipped = tx.skipped(mailbox.id)?.iter().filter(|link| counts(&link.state)).count();
                     if skipped > 0 {
                         names.push((mailbox.name, skipped));

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::flags::{Mask, merge, wants_kept};
-use super::op::{Op, Planned, Side, Why};
-use crate::model::{FlagChange, Flags, Link, LinkId, LinkState, Local, Proof, Remote, SkipReason, Uid, UniqueName};
+use super::op::{Op, Planned, Why};
+use crate::model::{
+    FlagChange, Flags, Link, LinkId, LinkState, Local, Proof, Remote, Side, SkipReason, Uid, UniqueName,
+};
 
 /// What the user and the two sides allow.
 #[derive(Clone, Debug)]

@@ -66,7 +66,7 @@ impl<'a> Pool<'a> {
     /// Says goodbye on all sessions that are not on loan.
     pub(super) async fn close(&self) {
         let sessions = self.idle.take();
-        futures_util::future::join_all(sessions.into_iter().map(|mut session| async move {
+        futures_util::future::join_all(sessions.into_iter().map(|session| async move {
             if let Err(error) = session.logout().await {
                 tracing::debug!(%error, "did not log out");
             }
@@ -85,7 +85,9 @@ impl Lease<'_> {
     pub(super) fn done<T>(self, result: Result<T, Error>) -> Result<T, Error> {
         let in_step = match &result {
             Ok(_) => true,
-            Err(Error::Imap(error)) => error.scope() != imap::Scope::Account && !matches!(error, imap::Error::TooLarge { .. }),
+            Err(Error::Imap(error)) => {
+                error.scope() != imap::Scope::Account && !matches!(error, imap::Error::TooLarge { .. })
+            }
             Err(_) => false,
         };
         if in_step {

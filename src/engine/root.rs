@@ -50,10 +50,9 @@ pub fn judge(
              mirrored to. Is the right disk mounted there? If it is meant to be made anew, remove the account's database \
              as well"
         )),
-        (_, Some(marker)) if marker.account != account => held(format!(
-            "the maildir {root} belongs to account {}, not to {account}",
-            marker.account
-        )),
+        (_, Some(marker)) if marker.account != account => {
+            held(format!("the maildir {root} belongs to account {}, not to {account}", marker.account))
+        }
         (_, None) => Ok(Verdict::First),
         (_, Some(marker)) if !known && state.pending.is_none() => {
             Ok(if marker.generation == 0 { Verdict::First } else { Verdict::Unite(Older::Database) })
@@ -89,11 +88,15 @@ mod tests {
         let marker = |account: &str, generation, nonce: &str| {
             Some(Marker { account: account.into(), generation, nonce: nonce.into() })
         };
-        let judged = |there, marker: Option<Marker>, state: &AccountState| {
-            match judge("a", std::path::Path::new("/m"), there, marker.as_ref(), state) {
-                Ok(verdict) => format!("{verdict:?}"),
-                Err(_) => "held".to_owned(),
-            }
+        let judged = |there, marker: Option<Marker>, state: &AccountState| match judge(
+            "a",
+            std::path::Path::new("/m"),
+            there,
+            marker.as_ref(),
+            state,
+        ) {
+            Ok(verdict) => format!("{verdict:?}"),
+            Err(_) => "held".to_owned(),
         };
         let (none, known) = (state(0, "", None), state(7, "x", None));
         let rows = [

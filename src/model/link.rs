@@ -108,3 +108,12 @@ impl Link {
         }
     }
 }
+
+/// One of the two sides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Side {
+    /// The Maildir.
+    Local,
+    /// The server.
+    Remote,
+}

@@ -4,7 +4,7 @@ use globset::GlobBuilder;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Cursor, Link, LinkId, ModSeq, UidSet, UidValidity};
+use crate::model::{Cursor, Link, LinkId, ModSeq, Side, UidSet, UidValidity};
 
 fn a_uid() -> impl Strategy<Value = Uid> {
     (1..=u32::MAX).prop_map(uid)

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::Connection;
 
 use super::*;
+use crate::model::Side;
 
 const MIGRATION: &str = include_str!("../../../migrations/0001_base.sql");
 

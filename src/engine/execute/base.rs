@@ -3,8 +3,8 @@
 use super::Site;
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
-use crate::engine::op::{Op, Planned, Side};
-use crate::model::{ContentKey, Link, LinkState, SkipReason, Uid, UniqueName};
+use crate::engine::op::{Op, Planned};
+use crate::model::{ContentKey, Link, LinkState, Side, SkipReason, Uid, UniqueName};
 
 /// Carries out `Adopt`, `Forget`, `Supersede` and `Keep`, in one commit.
 pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
@@ -39,7 +39,8 @@ pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut
             _ => writes.push((planned, None)),
         }
     }
-    let writes: Vec<_> = writes.into_iter().map(|(planned, link)| (site.entry(&planned, None), planned, link)).collect();
+    let writes: Vec<_> =
+        writes.into_iter().map(|(planned, link)| (site.entry(&planned, None), planned, link)).collect();
     let count = |kind: &str| writes.iter().filter(|(entry, ..)| entry.kind == kind).count() as u64;
     site.pass.tally(&site.mailbox.name, |t| t.adopted += count("adopt"));
     let write = site.pass.db.commit(move |tx| {
@@ -63,9 +64,9 @@ pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut
 /// Returns the complete link; `None` if its file cannot be read now.
 async fn adopt(site: &Site<'_>, link: &Link, uid: Uid, name: &UniqueName) -> Result<Option<Link>, Error> {
     let flags = match &link.state {
-        LinkState::Synced { flags, .. }
-        | LinkState::Downloading { flags, .. }
-        | LinkState::Uploading { flags, .. } => flags.clone(),
+        LinkState::Synced { flags, .. } | LinkState::Downloading { flags, .. } | LinkState::Uploading { flags, .. } => {
+            flags.clone()
+        }
         LinkState::Skipped { .. } => return Ok(None),
     };
     let (mut content, mut internal_date, mut inode) = (link.content, link.internal_date, link.inode);

@@ -14,9 +14,7 @@ use crate::engine::op::{Op, Planned};
 use crate::engine::pass::Meter;
 use crate::imap::{self, Body, Fetched, Session};
 use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name};
-use crate::model::{
-    ContentKey, Flags, Link, LinkId, LinkState, MailboxId, SkipReason, Uid, UidSet, UniqueName,
-};
+use crate::model::{ContentKey, Flags, Link, LinkId, LinkState, MailboxId, SkipReason, Uid, UidSet, UniqueName};
 
 /// A batch is made durable when it has this many messages, …
 const BATCH_MESSAGES: usize = 256;
@@ -83,10 +81,13 @@ pub(super) async fn download(
         outcome.left = true;
         let uids: UidSet = left.keys().copied().collect();
         tracing::warn!(mailbox = %site.mailbox.name, %uids, "the server listed messages that it did not give");
-        site.pass.problem(&site.mailbox.name, format!(
-            "the server listed {} messages that it did not give (UID {uids}); they are asked for again",
-            uids.len()
-        ));
+        site.pass.problem(
+            &site.mailbox.name,
+            format!(
+                "the server listed {} messages that it did not give (UID {uids}); they are asked for again",
+                uids.len()
+            ),
+        );
     }
     Ok(())
 }
@@ -178,7 +179,12 @@ impl Writer {
         Ok(self.wanted)
     }
 
-    fn write(&mut self, delivery: &mut Delivery<'_>, fetched: Fetched, wanted: Wanted) -> Result<Option<Arrived>, Error> {
+    fn write(
+        &mut self,
+        delivery: &mut Delivery<'_>,
+        fetched: Fetched,
+        wanted: Wanted,
+    ) -> Result<Option<Arrived>, Error> {
         let Fetched { uid, flags, internal_date, body } = fetched;
         let source = match &body {
             Body::Memory(bytes) => Source::Memory(bytes),
@@ -193,7 +199,7 @@ impl Writer {
             Some(name) => name,
             None => unique_name()?,
         };
-                let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
+        let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
         let written = delivery.write(incoming)?;
         Ok(Some(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, link, entry }))
     }
@@ -259,4 +265,3 @@ impl Writer {
         })?)
     }
 }
-

@@ -38,14 +38,13 @@ pub(super) async fn move_there(
         };
         let intents = intend_moves(site, target, &ops).await?;
         let uids: UidSet = ops.iter().filter_map(|p| moved_uid(&p.op)).collect();
-        let moved: BTreeMap<Uid, Uid> =
-            match session.move_to(&uids, &raw_name(&target.mailbox)).await {
-                Ok(pairs) => pairs.into_iter().collect(),
-                Err(error) => {
-                    site.pass.lost_connection();
-                    return Err(error.into());
-                }
-            };
+        let moved: BTreeMap<Uid, Uid> = match session.move_to(&uids, &raw_name(&target.mailbox)).await {
+            Ok(pairs) => pairs.into_iter().collect(),
+            Err(error) => {
+                site.pass.lost_connection();
+                return Err(error.into());
+            }
+        };
         let mut writes = Vec::new();
         for (planned, into) in ops.iter().zip(intents) {
             let Op::Move { link, uid, name, .. } = &planned.op else { continue };
@@ -147,8 +146,7 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
             let LinkState::Synced { flags, .. } = &link.state else { continue };
             match result {
                 Ok(located) => {
-                    let state =
-                        LinkState::Synced { uid, name: located.file.unique(), flags: flags.clone() };
+                    let state = LinkState::Synced { uid, name: located.file.unique(), flags: flags.clone() };
                     let new = Link { id, state, inode: Some(located.inode), ..link.clone() };
                     writes.push((link.id, new, site.entry(&planned, None)));
                 }
