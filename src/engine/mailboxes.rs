@@ -9,7 +9,7 @@ use super::cycle::{Examined, Job};
 use super::execute::{Place, Trash};
 use super::observe::raw_name;
 use super::pass::Pass;
-use super::tree::{Known, Listed, Step, reconcile};
+use super::tree::{Step, reconcile};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Mailbox, NewMailbox, Tx};
 use crate::imap::{self, Lists, MailboxStatus, Role, Session};
@@ -48,15 +48,9 @@ pub(super) async fn prepare(
         mailboxes.into_iter().filter(|l| l.selectable && in_scope(&l.name)).map(|l| (l.name.clone(), l)).collect();
     let rows: BTreeMap<MailboxId, Mailbox> =
         pass.db.read(|tx| tx.mailboxes()).await?.into_iter().filter(|m| in_scope(&m.name)).map(|m| (m.id, m)).collect();
-    let here = maildirs(pass, &rows)?.into_iter().filter(|name| in_scope(name)).collect();
-    let listed: Vec<Listed> = there
-        .values()
-        .map(|l| Listed { name: l.name.clone(), uid_validity: status(l).map(|s| s.uid_validity) })
-        .collect();
-    let known: Vec<Known> = rows
-        .values()
-        .map(|m| Known { id: m.id, name: m.name.clone(), uid_validity: m.cursor.map(|c| c.uid_validity) })
-        .collect();
+    let here: BTreeSet<MailboxName> = maildirs(pass, &rows)?.into_iter().filter(|name| in_scope(name)).collect();
+    let known: BTreeMap<MailboxName, MailboxId> = rows.values().map(|m| (m.name.clone(), m.id)).collect();
+    let listed: BTreeSet<MailboxName> = there.keys().cloned().collect();
     let push = pass.account.direction == Direction::Both;
     let mut round = Round {
         pass,
@@ -64,24 +58,17 @@ pub(super) async fn prepare(
         there: &there,
         wanted,
         unite,
+        new_there: listed.iter().filter(|name| !known.contains_key(name)).cloned().collect(),
+        new_here: here.iter().filter(|n| !known.contains_key(n) && !listed.contains(n)).cloned().collect(),
+        renamed: Vec::new(),
         out: Prepared { jobs: vec![], places: BTreeMap::new(), trash, left: BTreeSet::new(), did: false },
     };
-    let mut steps: Vec<Step> = reconcile(&listed, &known, &here, push);
-    steps.reverse();
-    while let Some(step) = steps.pop() {
+    for step in reconcile(&listed, &known, &here, push) {
         let name = name_of(&step).clone();
         match round.carry_out(step, &rows).await {
-            Ok(further) => steps.extend(further),
-            Err(error) if error.is_for_account() => return Err(error),
-            Err(error) => {
-                if matches!(
-                    &error,
-                    Error::Imap(imap::Error::Closed { .. } | imap::Error::TimedOut(_) | imap::Error::Protocol(_))
-                ) {
-                    return Err(error);
-                }
-                pass.failed_mailbox(&name, &error);
-            }
+            Ok(()) => {}
+            Err(error) if error.is_for_account() || error.is_worth_a_retry() => return Err(error),
+            Err(error) => pass.failed_mailbox(&name, &error),
         }
     }
     Ok(round.out)
@@ -94,7 +81,6 @@ fn name_of(step: &Step) -> &MailboxName {
         | Step::MaildirMissing { name, .. }
         | Step::GoneThere { name, .. }
         | Step::Forget { name, .. } => name,
-        Step::RenamedThere { to, .. } | Step::RenamedHere { to, .. } => to,
     }
 }
 
@@ -139,47 +125,45 @@ struct Round<'r, 'p> {
     there: &'r BTreeMap<MailboxName, imap::Listed>,
     wanted: Option<&'r BTreeSet<MailboxName>>,
     unite: bool,
+    /// Unknown mailboxes of the server: one of them may be a known one under a new name.
+    new_there: Vec<MailboxName>,
+    /// Unknown maildirs, likewise.
+    new_here: Vec<MailboxName>,
+    /// Renames that were followed: a mailbox takes those below it along.
+    renamed: Vec<(MailboxName, MailboxName)>,
     out: Prepared,
 }
 
 impl Round<'_, '_> {
-    /// Carries out a step; returns the steps that take its place if it turns out to be another matter.
-    async fn carry_out(&mut self, step: Step, rows: &BTreeMap<MailboxId, Mailbox>) -> Result<Vec<Step>, Error> {
+    async fn carry_out(&mut self, step: Step, rows: &BTreeMap<MailboxId, Mailbox>) -> Result<(), Error> {
         let row = |id: MailboxId| rows.get(&id).cloned();
         match step {
-            Step::Mirror { name, known, make_maildir } => self.mirror(name, known.and_then(row), make_maildir).await?,
-            Step::Create { name } => self.create(name).await?,
-            Step::RenamedThere { known, from, to } => {
-                let Some(row) = row(known) else { return Ok(vec![]) };
-                if !self.was_renamed_there(row, &to).await? {
-                    let mirror = Step::Mirror { name: to, known: None, make_maildir: true };
-                    return Ok(vec![mirror, Step::GoneThere { known, name: from }]);
-                }
-            }
-            Step::RenamedHere { known, from, to } => {
-                let Some(row) = row(known) else { return Ok(vec![]) };
-                if !self.was_renamed_here(row, &to).await? {
-                    return Ok(vec![Step::Create { name: to }, Step::MaildirMissing { known, name: from }]);
-                }
-            }
-            Step::MaildirMissing { known, .. } => {
-                if let Some(row) = row(known) {
-                    self.maildir_missing(row).await?;
-                }
-            }
-            Step::GoneThere { known, .. } => {
-                if let Some(row) = row(known) {
-                    self.gone_there(row).await?;
-                }
-            }
+            // A name that a rename turned out to have led to is not new any more.
+            Step::Mirror { name, known: None, .. } if !self.new_there.contains(&name) => Ok(()),
+            Step::Create { name } if !self.new_here.contains(&name) => Ok(()),
+            Step::Mirror { name, known, make_maildir } => self.mirror(name, known.and_then(row), make_maildir).await,
+            Step::Create { name } => self.create(name).await,
+            Step::MaildirMissing { known, .. } => match row(known) {
+                Some(row) => self.maildir_missing(row).await,
+                None => Ok(()),
+            },
+            Step::GoneThere { known, .. } => match row(known) {
+                Some(row) => self.gone_there(row).await,
+                None => Ok(()),
+            },
             Step::Forget { known, name } => {
-                if !self.pass.options.dry_run {
-                    tracing::info!(mailbox = %name, "forgot a mailbox that neither side has any more");
-                }
-                self.forget(known).await?;
+                tracing::info!(mailbox = %name, "forgot a mailbox that neither side has any more");
+                self.forget(known).await
             }
         }
-        Ok(vec![])
+    }
+
+    /// Tells whether this rename came along with that of a mailbox above.
+    fn came_along(&self, from: &MailboxName, to: &MailboxName) -> bool {
+        self.renamed.iter().any(|(above, now)| {
+            let below = from.as_str().strip_prefix(above.as_str()).filter(|rest| rest.starts_with('/'));
+            below.is_some() && below == to.as_str().strip_prefix(now.as_str())
+        })
     }
 
     async fn forget(&mut self, id: MailboxId) -> Result<(), Error> {
@@ -279,12 +263,13 @@ impl Round<'_, '_> {
     /// Follows a rename on the server, if the messages under the new name are those that were under the old one.
     async fn was_renamed_there(&mut self, mut row: Mailbox, to: &MailboxName) -> Result<bool, Error> {
         let Some(listed) = self.there.get(to) else { return Ok(false) };
+        let epoch = row.cursor.map(|c| c.uid_validity);
         let sample = self.sample(row.id).await?;
-        if sample.is_empty() {
+        if sample.is_empty() || status(listed).map(|s| s.uid_validity) != epoch {
             return Ok(false);
         }
         let selected = self.session.select(&listed.raw).await?;
-        if row.cursor.is_none_or(|c| c.uid_validity != selected.uid_validity) {
+        if epoch != Some(selected.uid_validity) {
             return Ok(false);
         }
         let uids: UidSet = sample.iter().filter_map(Link::uid).collect();
@@ -301,9 +286,12 @@ impl Round<'_, '_> {
             self.pass.would(&row.name, format!("rename the maildir to {to}"), "renamed on the server");
             return Ok(true);
         }
-        if let (Some(root), Some(from)) = (&self.pass.root, &row.path) {
+        if let (Some(root), Some(from)) = (&self.pass.root, &row.path)
+            && !(self.came_along(&row.name, to) && root.maildir(from)?.is_none())
+        {
             root.rename_maildir(from, &path)?;
         }
+        self.renamed.push((row.name.clone(), to.clone()));
         tracing::info!(from = %row.name, %to, "followed a rename on the server");
         (row.name, row.raw, row.path) = (to.clone(), Some(listed.raw.as_bytes().to_vec()), Some(path.clone()));
         let row = self.update(row).await?;
@@ -348,7 +336,10 @@ impl Round<'_, '_> {
             return Ok(true);
         }
         let raw = self.session.raw_name(to)?;
-        self.session.rename(&raw_name(&row), &raw).await?;
+        if !self.came_along(&row.name, to) {
+            self.session.rename(&raw_name(&row), &raw).await?;
+        }
+        self.renamed.push((row.name.clone(), to.clone()));
         tracing::info!(from = %row.name, %to, "renamed on the server what was renamed here");
         (row.name, row.raw, row.path) = (to.clone(), Some(raw.as_bytes().to_vec()), Some(path));
         let row = self.update(row).await?;
@@ -357,8 +348,16 @@ impl Round<'_, '_> {
         Ok(true)
     }
 
-    /// Holds a mailbox whose maildir is missing; once the user has decided, the maildir is made again.
+    /// Holds a mailbox whose maildir is missing, unless it has a new name; once the user has decided, the maildir is made again.
     async fn maildir_missing(&mut self, row: Mailbox) -> Result<(), Error> {
+        if self.pass.account.direction == Direction::Both && !row.name.is_inbox() {
+            for to in self.new_here.clone() {
+                if self.was_renamed_here(row.clone(), &to).await? {
+                    self.new_here.retain(|name| *name != to);
+                    return Ok(());
+                }
+            }
+        }
         let id = row.id;
         let (counts, hold) = self.pass.db.read(move |tx| Ok((tx.count(id)?, tx.mailbox_hold(id)?))).await?;
         let known = counts.synced + counts.downloading + counts.uploading;
@@ -381,8 +380,14 @@ impl Round<'_, '_> {
         Ok(())
     }
 
-    /// Takes up a mailbox that the server lists no more: after a second LIST and a refused SELECT it is gone.
+    /// Takes up a mailbox that the server lists no more. If it has no new name, then after a second LIST and a refused SELECT it is gone.
     async fn gone_there(&mut self, row: Mailbox) -> Result<(), Error> {
+        for to in self.new_there.clone() {
+            if self.was_renamed_there(row.clone(), &to).await? {
+                self.new_there.retain(|name| *name != to);
+                return Ok(());
+            }
+        }
         let keeps = self.pass.account.deletions.on_server == OnServer::Keep;
         if row.missing_since.is_none() {
             let name = row.name.clone();

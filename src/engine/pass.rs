@@ -27,7 +27,7 @@ use super::report::{
 };
 use super::root::{Older, Verdict, judge};
 use crate::config::{self, Account};
-use crate::db::{AccountState, Db};
+use crate::db::{self, AccountState, Db, Tx};
 use crate::imap::{Connect, Quirks, Tls};
 use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
 use crate::model::{LinkState, MailboxId, MailboxName, UidSet};
@@ -53,6 +53,8 @@ pub(super) struct Pass<'a> {
     touched: RefCell<BTreeSet<MailboxName>>,
     /// Since when no connection is alive any more that an append without an answer went over.
     quiet_since: Cell<Instant>,
+    /// How many commits said that something was done.
+    effects: Cell<u64>,
 }
 
 /// What is reported at the end, by mailbox.
@@ -141,6 +143,7 @@ pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> 
         ledger: Arc::default(),
         touched: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
+        effects: Cell::new(0),
     };
     let mut stop = options.stop.clone();
     let result = tokio::select! {
@@ -175,6 +178,21 @@ fn connect(account: &Account, state_dir: &Path) -> Connect {
 }
 
 impl Pass<'_> {
+    /// Writes down what was done, or is about to be, in one commit.
+    pub(super) async fn commit<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Tx<'_>) -> Result<T, db::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.effects.set(self.effects.get() + 1);
+        Ok(self.db.commit(write).await?)
+    }
+
+    /// Returns a number that grows whenever something is done.
+    fn effects(&self) -> u64 {
+        let downloaded = lock(&self.ledger).rows.values().map(|row| row.counts.downloaded).sum::<u64>();
+        self.effects.get() + downloaded
+    }
+
     /// Returns the time in seconds since 1970.
     pub(super) fn now(&self) -> i64 {
         self.now_ms() / 1000
@@ -325,7 +343,7 @@ impl Pass<'_> {
             if self.options.dry_run || next.is_empty() {
                 break;
             }
-            if !did && !cautious && round > 0 {
+            if !did && !cautious {
                 if waiting {
                     self.wait_for_appends().await;
                 } else if paused {
@@ -364,7 +382,9 @@ impl Pass<'_> {
             Err(error) => Err(error.into()),
         };
         let Prepared { jobs, places, trash, mut left, mut did } = session.done(listed)?;
-        self.progress.tell(ProgressEvent::Listed { mailboxes: places.len() as u64 });
+        if round == 0 {
+            self.progress.tell(ProgressEvent::Listed { mailboxes: places.len() as u64 });
+        }
 
         let side_by_side = 2 * self.account.connections.max(1);
         let looks = stream::iter(jobs.into_iter().map(|job| async move {
@@ -396,7 +416,7 @@ impl Pass<'_> {
                 })
                 .await?;
         }
-        did |= plans_something;
+        let before = self.effects();
 
         let adds = stream::iter(works.into_iter().map(|mut work| async {
             let result = self.add(&mut work, &places).await;
@@ -431,6 +451,7 @@ impl Pass<'_> {
                 tracing::debug!(account = self.account.name, mailbox = %name, "mirrored");
             }
         }
+        did |= self.effects() > before;
         Ok(RoundEnd { left, did, waiting })
     }
 

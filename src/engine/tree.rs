@@ -1,29 +1,9 @@
-//! Decides what is to become of each mailbox: which exist where, which were renamed, which are gone.
+//! Decides what is to become of each mailbox: by where it exists, and whether it is known.
 //! Pure: no I/O, no clock. See [`crate`] for the map.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{MailboxId, MailboxName, UidValidity};
-
-/// A mailbox as the server lists it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Listed {
-    /// Its name.
-    pub name: MailboxName,
-    /// The epoch of its UIDs, where STATUS told.
-    pub uid_validity: Option<UidValidity>,
-}
-
-/// A mailbox as the database knows it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Known {
-    /// The database's number of it.
-    pub id: MailboxId,
-    /// Its name.
-    pub name: MailboxName,
-    /// The epoch under which its links hold.
-    pub uid_validity: Option<UidValidity>,
-}
+use crate::model::{MailboxId, MailboxName};
 
 /// What to do with a mailbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,32 +22,14 @@ pub enum Step {
         /// Its name.
         name: MailboxName,
     },
-    /// It may have been renamed on the server: if so, rename its maildir.
-    RenamedThere {
-        /// The database's number of it.
-        known: MailboxId,
-        /// Its name so far.
-        from: MailboxName,
-        /// Its new name.
-        to: MailboxName,
-    },
-    /// Its maildir may have been renamed: if so, rename it on the server.
-    RenamedHere {
-        /// The database's number of it.
-        known: MailboxId,
-        /// Its name so far.
-        from: MailboxName,
-        /// Its new name.
-        to: MailboxName,
-    },
-    /// Its maildir is missing: nothing is done to it, neither here nor on the server.
+    /// Its maildir is missing: it was renamed, or else nothing is done to it, neither here nor on the server.
     MaildirMissing {
         /// The database's number of it.
         known: MailboxId,
         /// Its name.
         name: MailboxName,
     },
-    /// The server lists it no more.
+    /// The server lists it no more: it was renamed, or else is gone once that is confirmed.
     GoneThere {
         /// The database's number of it.
         known: MailboxId,
@@ -83,104 +45,70 @@ pub enum Step {
     },
 }
 
-/// Returns a step for every mailbox that `listed`, `known` or `here` names, in the order of their names.
-///
-/// A rename is only a candidate: whoever carries it out must find the messages under the new name first.
+/// Returns a step for every mailbox that `listed`, `known` or `here` names: first for those that are known, then for the
+/// new ones, each in the order of their names. So whoever finds that one was renamed can take up the new name first.
 #[must_use]
-pub fn reconcile(listed: &[Listed], known: &[Known], here: &BTreeSet<MailboxName>, push: bool) -> Vec<Step> {
-    let there: BTreeMap<&MailboxName, &Listed> = listed.iter().map(|l| (&l.name, l)).collect();
-    let by_name: BTreeMap<&MailboxName, &Known> = known.iter().map(|k| (&k.name, k)).collect();
-    let mut new_there: Vec<&Listed> = listed.iter().filter(|l| !by_name.contains_key(&l.name)).collect();
-    let mut new_here: Vec<&MailboxName> =
-        here.iter().filter(|n| !by_name.contains_key(n) && !there.contains_key(n)).collect();
-    let mut steps = Vec::new();
-
-    for k in by_name.values() {
-        let (id, name) = (k.id, k.name.clone());
-        match (there.contains_key(&k.name), here.contains(&k.name)) {
-            (true, true) => steps.push(Step::Mirror { name, known: Some(id), make_maildir: false }),
-            (true, false) => match new_here.first().copied().filter(|_| push && !k.name.is_inbox()) {
-                Some(to) => {
-                    new_here.remove(0);
-                    steps.push(Step::RenamedHere { known: id, from: name, to: to.clone() });
-                }
-                None => steps.push(Step::MaildirMissing { known: id, name }),
-            },
-            (false, true) => {
-                let same_epoch = |l: &&Listed| l.uid_validity.is_some() && l.uid_validity == k.uid_validity;
-                match new_there.iter().position(|l| same_epoch(l) && !here.contains(&l.name)) {
-                    Some(i) => {
-                        let to = new_there.remove(i).name.clone();
-                        steps.push(Step::RenamedThere { known: id, from: name, to });
-                    }
-                    None => steps.push(Step::GoneThere { known: id, name }),
-                }
-            }
-            (false, false) => steps.push(Step::Forget { known: id, name }),
+pub fn reconcile(
+    listed: &BTreeSet<MailboxName>,
+    known: &BTreeMap<MailboxName, MailboxId>,
+    here: &BTreeSet<MailboxName>,
+    push: bool,
+) -> Vec<Step> {
+    let of_known = known.iter().map(|(name, id)| {
+        let (name, known) = (name.clone(), *id);
+        match (listed.contains(&name), here.contains(&name)) {
+            (true, true) => Step::Mirror { name, known: Some(known), make_maildir: false },
+            (true, false) => Step::MaildirMissing { known, name },
+            (false, true) => Step::GoneThere { known, name },
+            (false, false) => Step::Forget { known, name },
         }
-    }
-    for l in new_there {
-        let make_maildir = !here.contains(&l.name);
-        steps.push(Step::Mirror { name: l.name.clone(), known: None, make_maildir });
-    }
-    if push {
-        steps.extend(new_here.into_iter().map(|name| Step::Create { name: name.clone() }));
-    }
-    steps
+    });
+    let new_there = listed.iter().filter(|name| !known.contains_key(name)).map(|name| {
+        let make_maildir = !here.contains(name);
+        Step::Mirror { name: name.clone(), known: None, make_maildir }
+    });
+    let new_here = here.iter().filter(|name| push && !known.contains_key(name) && !listed.contains(name));
+    let new_here = new_here.map(|name| Step::Create { name: name.clone() });
+    of_known.chain(new_there).chain(new_here).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn table(listed: &[(&str, u64)], known: &[(&str, u64)], here: &[&str], push: bool) -> Vec<String> {
-        let validity = |n: u64| UidValidity::new(n).ok();
-        let listed: Vec<_> =
-            listed.iter().map(|&(n, v)| Listed { name: n.into(), uid_validity: validity(v) }).collect();
-        let known: Vec<_> = (0..)
-            .zip(known)
-            .map(|(i, &(n, v))| Known { id: MailboxId(i), name: n.into(), uid_validity: validity(v) })
-            .collect();
-        let here = here.iter().map(|&n| n.into()).collect();
+    fn table(listed: &[&str], known: &[&str], here: &[&str], push: bool) -> Vec<String> {
+        let set = |names: &[&str]| names.iter().map(|&n| n.into()).collect::<BTreeSet<MailboxName>>();
+        let known = (0..).zip(known).map(|(i, &n)| (n.into(), MailboxId(i))).collect();
         let text = |step: &Step| match step {
             Step::Mirror { name, known, make_maildir } => {
-                format!(
-                    "mirror {name}{}{}",
-                    if known.is_some() { "" } else { " new" },
-                    if *make_maildir { " make" } else { "" }
-                )
+                let new = if known.is_some() { "" } else { " new" };
+                format!("mirror {name}{new}{}", if *make_maildir { " make" } else { "" })
             }
             Step::Create { name } => format!("create {name}"),
-            Step::RenamedThere { from, to, .. } => format!("renamed there {from} {to}"),
-            Step::RenamedHere { from, to, .. } => format!("renamed here {from} {to}"),
             Step::MaildirMissing { name, .. } => format!("maildir missing {name}"),
             Step::GoneThere { name, .. } => format!("gone there {name}"),
             Step::Forget { name, .. } => format!("forget {name}"),
         };
-        reconcile(&listed, &known, &here, push).iter().map(text).collect()
+        reconcile(&set(listed), &known, &set(here), push).iter().map(text).collect()
     }
 
     #[test]
     fn every_combination_has_one_step() {
         // There, known, here: all eight.
         assert_eq!(table(&[], &[], &[], true), [""; 0]);
-        assert_eq!(table(&[("A", 1)], &[], &[], true), ["mirror A new make"]);
-        assert_eq!(table(&[("A", 1)], &[], &["A"], true), ["mirror A new"]);
-        assert_eq!(table(&[("A", 1)], &[("A", 1)], &[], true), ["maildir missing A"]);
-        assert_eq!(table(&[("A", 1)], &[("A", 1)], &["A"], true), ["mirror A"]);
-        assert_eq!(table(&[], &[("A", 1)], &["A"], true), ["gone there A"]);
-        assert_eq!(table(&[], &[("A", 1)], &[], true), ["forget A"]);
+        assert_eq!(table(&["A"], &[], &[], true), ["mirror A new make"]);
+        assert_eq!(table(&["A"], &[], &["A"], true), ["mirror A new"]);
+        assert_eq!(table(&["A"], &["A"], &[], true), ["maildir missing A"]);
+        assert_eq!(table(&["A"], &["A"], &["A"], true), ["mirror A"]);
+        assert_eq!(table(&[], &["A"], &["A"], true), ["gone there A"]);
+        assert_eq!(table(&[], &["A"], &[], true), ["forget A"]);
         assert_eq!(table(&[], &[], &["A"], true), ["create A"]);
         assert_eq!(table(&[], &[], &["A"], false), [""; 0]);
     }
 
     #[test]
-    fn renames_are_candidates_only_where_they_can_be() {
-        assert_eq!(table(&[("B", 1)], &[("A", 1)], &["A"], true), ["renamed there A B"]);
-        assert_eq!(table(&[("B", 2)], &[("A", 1)], &["A"], true), ["gone there A", "mirror B new make"]);
-        assert_eq!(table(&[("B", 1)], &[("A", 1)], &["A", "B"], true), ["gone there A", "mirror B new"]);
-        assert_eq!(table(&[("A", 1)], &[("A", 1)], &["B"], true), ["renamed here A B"]);
-        assert_eq!(table(&[("A", 1)], &[("A", 1)], &["B"], false), ["maildir missing A"]);
-        assert_eq!(table(&[("INBOX", 1)], &[("INBOX", 1)], &["B"], true), ["maildir missing INBOX", "create B"]);
+    fn what_is_known_comes_before_what_is_new() {
+        assert_eq!(table(&["A"], &["B"], &["B"], true), ["gone there B", "mirror A new make"]);
+        assert_eq!(table(&["B"], &["B"], &["A"], true), ["maildir missing B", "create A"]);
     }
 }

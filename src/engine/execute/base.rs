@@ -43,7 +43,7 @@ pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut
         writes.into_iter().map(|(planned, link)| (site.entry(&planned, None), planned, link)).collect();
     let count = |kind: &str| writes.iter().filter(|(entry, ..)| entry.kind == kind).count() as u64;
     site.pass.tally(&site.mailbox.name, |t| t.adopted += count("adopt"));
-    let write = site.pass.db.commit(move |tx| {
+    let write = site.pass.commit(move |tx| {
         // Rows that go make room for those that take their number or name.
         for (_, planned, link) in &writes {
             if let (None, Some(id)) = (link, planned.op.link()) {
@@ -58,7 +58,7 @@ pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut
         }
         Ok(())
     });
-    Ok(write.await?)
+    write.await
 }
 
 /// Returns the complete link; `None` if its file cannot be read now.

@@ -110,7 +110,7 @@ async fn skip_too_large(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<
         .filter_map(|(uid, size)| Some((uid, size, left.get(&uid)?.link)))
         .collect();
     site.pass.tally(&site.mailbox.name, |t| t.skipped += large.len() as u64);
-    let write = site.pass.db.commit(move |tx| {
+    let write = site.pass.commit(move |tx| {
         for (uid, size, link) in &large {
             if let Some(link) = link {
                 tx.delete_link(*link)?;
@@ -120,7 +120,7 @@ async fn skip_too_large(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<
         }
         Ok(())
     });
-    Ok(write.await?)
+    write.await
 }
 
 /// Takes fetched messages to the disk, on a thread of its own.

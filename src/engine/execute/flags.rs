@@ -78,15 +78,14 @@ async fn finish(site: &Site<'_>, batch: &[Planned], outcome: &mut Outcome) -> Re
     }
     let here = changed.values().filter(|result| result.is_ok()).count() as u64;
     site.pass.tally(&site.mailbox.name, |t| t.flags_local += here);
-    let write = site.pass.db.commit(move |tx| {
+    let write = site.pass.commit(move |tx| {
         for (link, entry) in &writes {
             tx.set_link(link)?;
             tx.journal(entry)?;
         }
         Ok(())
     });
-    write.await?;
-    Ok(())
+    write.await
 }
 
 /// Returns what is agreed when a keyword got no letter: the base must not claim what the file does not say.

@@ -60,7 +60,6 @@ pub(super) async fn move_there(
         site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
         site.pass.touch(&to);
         site.pass
-            .db
             .commit(move |tx| {
                 for (old, new, entry) in &writes {
                     tx.delete_link(*old)?;
@@ -95,7 +94,7 @@ async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Resul
             Some((*into, NewLink { state, content, internal_date, inode: None }))
         })
         .collect();
-    let write = site.pass.db.commit(move |tx| {
+    let write = site.pass.commit(move |tx| {
         rows.iter()
             .map(|(into, new)| match into {
                 Some(id) => {
@@ -107,7 +106,7 @@ async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Resul
             })
             .collect()
     });
-    Ok(write.await?)
+    write.await
 }
 
 /// Carries out `Follow`. The intent is a download into the target under the file's name.
@@ -128,7 +127,7 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
         let rows: Vec<NewLink> = jobs.iter().filter_map(|(_, _, link, uid)| intent(link, *uid)).collect();
         let mailbox = target.mailbox.id;
         let ids: Result<Vec<LinkId>, _> =
-            site.pass.db.commit(move |tx| rows.iter().map(|row| tx.insert_link(mailbox, row)).collect()).await;
+            site.pass.commit(move |tx| rows.iter().map(|row| tx.insert_link(mailbox, row)).collect()).await;
         let ids = match ids {
             Ok(ids) => ids,
             Err(error) => {
@@ -159,7 +158,6 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
         site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
         site.pass.touch(&to);
         site.pass
-            .db
             .commit(move |tx| {
                 for (old, new, entry) in &writes {
                     tx.delete_link(*old)?;

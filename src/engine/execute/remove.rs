@@ -160,12 +160,12 @@ async fn forget(site: &Site<'_>, writes: Vec<(LinkId, crate::db::Entry)>) -> Res
     if writes.is_empty() {
         return Ok(());
     }
-    let write = site.pass.db.commit(move |tx| {
+    let write = site.pass.commit(move |tx| {
         for (link, entry) in &writes {
             tx.delete_link(*link)?;
             tx.journal(entry)?;
         }
         Ok(())
     });
-    Ok(write.await?)
+    write.await
 }

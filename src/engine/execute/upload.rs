@@ -132,14 +132,14 @@ async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason) -> Result<
     site.pass.tally(&site.mailbox.name, |t| t.skipped += 1);
     let state = LinkState::Skipped { uid: None, name: Some(name.clone()), reason };
     let (mailbox, link) = (site.mailbox.id, *link);
-    let write = site.pass.db.commit(move |tx| {
+    let write = site.pass.commit(move |tx| {
         let new = NewLink { state, content: None, internal_date: None, inode };
         match link {
             Some(id) => tx.set_link(&Link { id, state: new.state, content: None, internal_date: None, inode }),
             None => tx.insert_link(mailbox, &new).map(|_| ()),
         }
     });
-    Ok(write.await?)
+    write.await
 }
 
 /// Writes the intents of a batch: what is going to be appended, and the UID from which on it can be found.
@@ -154,7 +154,7 @@ async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready]) -> Result<V
             (r.link, NewLink { state, content, internal_date, inode: Some(r.inode) })
         })
         .collect();
-    let write = site.pass.db.commit(move |tx| {
+    let write = site.pass.commit(move |tx| {
         rows.iter()
             .map(|(id, new)| match id {
                 Some(id) => {
@@ -166,7 +166,7 @@ async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready]) -> Result<V
             })
             .collect()
     });
-    Ok(write.await?)
+    write.await
 }
 
 /// Sends a batch. A definite no to several at once is asked again for each of them; a no to one is its own matter.
@@ -236,12 +236,12 @@ async fn done(
         let link = Link { id, state, content, internal_date, inode: Some(ready.inode) };
         writes.push((link, site.entry(&ready.planned, None)));
     }
-    let write = site.pass.db.commit(move |tx| {
+    let write = site.pass.commit(move |tx| {
         for (link, entry) in &writes {
             tx.set_link(link)?;
             tx.journal(entry)?;
         }
         Ok(())
     });
-    Ok(write.await?)
+    write.await
 }
