@@ -314,7 +314,10 @@ impl<S> Guard<S> {
                 let text = line.len() - text.len();
                 line.drain(..text);
             }
-            Kind::Continue => self.output.extend_from_slice(b"+ \r\n"),
+            Kind::Continue => {
+                self.output.extend_from_slice(b"+ \r\n");
+                line.clear();
+            }
             Kind::Data => self.output.extend_from_slice(b"* OK [X-RAW]\r\n"),
         }
         self.beside.push_back(Beside { line, literals });
