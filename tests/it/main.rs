@@ -1,4 +1,9 @@
 //! The integration tests.
+// A test binary exports nothing; `pub` tells what a file offers to the others.
+#![allow(unreachable_pub)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-fn main() {}
+mod account;
+mod dovecot;
+mod proxy;
+mod reader;
