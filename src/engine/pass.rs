@@ -298,7 +298,7 @@ impl Pass<'_> {
         let cautious = unite || !state.clean || (state.generation > 0 && state.scope != scope);
         let did = self.rounds(cautious, unite).await?;
         if self.options.dry_run {
-            return Ok(self.end().await?);
+            return self.end().await;
         }
         if did || unite || !state.clean || state.scope != scope {
             let state = self.db.read(|tx| tx.account()).await?;
@@ -310,7 +310,7 @@ impl Pass<'_> {
         if let Err(error) = tokio::task::spawn_blocking(move || graveyard.purge(days, today)).await? {
             self.account_problem(format!("the graveyard could not be tidied: {error}"), None);
         }
-        Ok(self.end().await?)
+        self.end().await
     }
 
     /// Gives root and database a new generation in common: written down as coming, put into the root, written down.

@@ -97,10 +97,10 @@ async fn look(site: &Site<'_>, planned: Planned) -> Result<Look, Error> {
         let (internal_date, inode) = (message.modified(), message.inode());
         let mut body = Vec::new();
         let content = if message.length() <= IN_MEMORY {
-            message.read_to_end(&mut body).and_then(|_| {
+            message.read_to_end(&mut body).map(|_| {
                 let mut hasher = maildir::ContentHasher::default();
                 hasher.update(&body);
-                Ok(hasher.finish())
+                hasher.finish()
             })
         } else {
             message.key()
