@@ -1,3 +1,77 @@
-//! The postkeep program.
+//! The postkeep program: prepares the process, then runs the command.
 
-fn main() {}
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use indicatif::MultiProgress;
+use postkeep::cli::{self, Cli, Exit, output};
+use rustix::fs::Mode;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The engine waits far more than it computes.
+const WORKERS: usize = 2;
+
+fn main() -> ExitCode {
+    // Whatever is made is the user's alone, also where no mode is given.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" too; a reader that has gone away is none.
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).map_or(Exit::Usage.into(), ExitCode::from);
+        }
+    };
+    let bars = MultiProgress::new();
+    log_to_standard_error(&cli, bars.clone());
+    match start(cli, bars) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::complain(&format!("postkeep: {}", failure.text));
+            failure.exit.into()
+        }
+    }
+}
+
+fn start(cli: Cli, bars: MultiProgress) -> Result<Exit, cli::Failure> {
+    let cannot = |error| cli::Failure { exit: Exit::Partial, text: format!("cannot start threads: {error}") };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().map_err(cannot)?;
+    runtime.block_on(cli::run(cli, bars))
+}
+
+fn log_to_standard_error(cli: &Cli, bars: MultiProgress) {
+    tracing_subscriber::fmt()
+        // The filter was read once already, as an argument.
+        .with_env_filter(EnvFilter::new(cli.global.log_filter()))
+        .with_ansi(output::wants_color(cli.global.color, &io::stderr()))
+        .with_writer(BesideBars(bars))
+        // Else a closed standard error would be reported there, by a panic.
+        .log_internal_errors(false)
+        .init();
+}
+
+/// Writes to standard error so that bars and lines do not mix.
+struct BesideBars(MultiProgress);
+
+impl<'a> MakeWriter<'a> for BesideBars {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(&self.0)
+    }
+}
+
+struct Line<'a>(&'a MultiProgress);
+
+impl Write for Line<'_> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().lock().write(line))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
+}

@@ -1,1 +1,5 @@
-//! Where passwords come from.
+//! Where secrets come from.
+
+mod password;
+
+pub use password::{Error, PasswordSource};

@@ -1,1 +1,31 @@
-//! The base in SQLite: links, cursors, journal; the only writer.
+//! The base in SQLite: links, cursors, holds and the journal of one account.
+//!
+//! A [`Db`] is a handle to the one thread that owns the one connection of a database. It takes closures, and runs them
+//! one after the other, each in a transaction of its own with the typed methods of [`Tx`]. All SQL is in this module;
+//! what the rows are is told in `migrations/0001_base.sql`.
+
+mod account;
+mod error;
+mod handle;
+mod held;
+mod journal;
+mod link;
+mod mailbox;
+mod migrate;
+mod open;
+mod scan;
+mod tx;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use account::AccountState;
+pub use error::Error;
+pub use handle::Db;
+pub use held::{Held, HeldCount, MailboxHold};
+pub use journal::{Entry, Query, Which};
+pub use link::NewLink;
+pub use mailbox::{Mailbox, NewMailbox};
+pub use scan::{Counts, LinkRow, Stage};
+pub use tx::Tx;

@@ -1,1 +1,29 @@
 //! Decides what makes both sides agree, and does it.
+//!
+//! The decisions are pure functions: [`plan`], [`guard`], [`flags`], [`rebind`], [`moves`], [`tree`], [`root`]. The rest
+//! carries them out: `pass` goes over an account, `cycle` over one of its mailboxes, `observe` and `contact` compare
+//! what is there with the base, `execute` does what a plan says.
+
+mod approve;
+mod contact;
+mod cycle;
+mod error;
+mod execute;
+pub mod flags;
+pub mod guard;
+mod lock;
+mod mailboxes;
+pub mod moves;
+mod observe;
+pub mod op;
+mod pass;
+pub mod plan;
+mod pool;
+pub mod rebind;
+pub mod report;
+pub mod root;
+pub mod tree;
+
+pub use approve::approve;
+pub use error::Error;
+pub use pass::sync;

@@ -1,1 +1,37 @@
 //! The disk: names, scans, durable delivery.
+//!
+//! An account's [`Root`] holds a [`Maildir`] for each mailbox. A [`Scan`] tells what is in one, with proof that nothing
+//! was missed; a [`Delivery`] puts messages into one, durably and in batches; flags are file names, so a change of
+//! flags is a rename; what is removed goes to the [`Graveyard`]. Everything below a root is opened relative to it and
+//! through no symbolic link. Nothing here knows about servers or the database, and everything here blocks.
+
+mod change;
+mod content;
+mod deliver;
+mod error;
+mod graveyard;
+mod keywords;
+mod marker;
+mod name;
+mod path;
+mod relocate;
+mod root;
+mod scan;
+mod store;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+pub use change::{FlagJob, Located, Refused};
+pub use content::{ContentHasher, LineEndings, Message, Source, header_digest};
+pub use deliver::{Delivery, Incoming, Written};
+pub use error::Error;
+pub use graveyard::Graveyard;
+pub use keywords::Keywords;
+pub use marker::Marker;
+pub use name::{FileRef, unique_name};
+pub use path::Layout;
+pub use relocate::RemoveJob;
+pub use root::Root;
+pub use scan::{Entry, Foreign, Scan, Stamp};
+pub use store::{Keyed, Maildir};

@@ -69,6 +69,8 @@ pub enum SkipReason {
     Refused(String),
     /// The local file is empty, unreadable, or no file; what it is.
     Unusable(String),
+    /// Deleted on the other side, and kept on this one by the user's policy.
+    Kept,
 }
 
 impl SkipReason {
@@ -79,6 +81,7 @@ impl SkipReason {
             Self::TooLarge(bytes) => format!("larger than max_message_size ({bytes} bytes)"),
             Self::Refused(text) => format!("refused by the server: {text}"),
             Self::Unusable(text) => format!("not usable: {text}"),
+            Self::Kept => "kept, though deleted on the other side".to_owned(),
         }
     }
 }
@@ -104,4 +107,13 @@ impl Link {
             LinkState::Skipped { name, .. } => name.as_ref(),
         }
     }
+}
+
+/// One of the two sides.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Side {
+    /// The Maildir.
+    Local,
+    /// The server.
+    Remote,
 }

@@ -15,7 +15,7 @@ mod tree;
 pub use flags::{Flag, FlagChange, Flags, Keyword};
 pub use ids::{LinkId, MailboxId, ModSeq, OutOfRange, Uid, UidSet, UidValidity};
 pub use key::{ContentKey, Digest, Fingerprint};
-pub use link::{Link, LinkState, SkipReason};
+pub use link::{Link, LinkState, Side, SkipReason};
 pub use name::{MailboxName, UniqueName};
 pub use proof::{Doubt, GoneLocal, GoneRemote, LocalEvidence, Proof, RemoteEvidence};
 pub use secret::Secret;

@@ -7,7 +7,7 @@ use std::fmt;
 /// Where the server's separator is another character, a `/` inside a component is written `%2F` here, and a `%` that
 /// would read as the beginning of such an escape is written `%25`; so two mailboxes never share a name.
 /// `INBOX` is always upper case, also as a first component (RFC 3501 §5.1).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MailboxName(String);
 
 impl MailboxName {

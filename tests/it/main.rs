@@ -1,4 +1,11 @@
 //! The integration tests.
+// A test binary exports nothing; `pub` tells what a file offers to the others.
+#![allow(unreachable_pub)]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod account;
+mod cli;
+mod dovecot;
 mod imap_dovecot;
+mod proxy;
+mod reader;

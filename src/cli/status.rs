@@ -1,0 +1,424 @@
+//! `postkeep status`: how things stand, and why.
+
+use std::fmt::Write as _;
+
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::output::{self, Paint, grouped, harmless, many, shortened};
+use super::time::Moment;
+use super::{Exit, Failure, approve};
+use crate::config::{Account, Config};
+use crate::db::{self, Db, Tx};
+use crate::model::{Link, LinkState, MailboxName};
+
+/// Show how things stand, and why
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The account [default: all]
+    #[arg(value_name = "ACCOUNT")]
+    account: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// How an account stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct AccountStatus {
+    account: String,
+    maildir: String,
+    /// True if a pass is going on, or the last one broke off.
+    under_way: bool,
+    /// When the mailbox that is furthest behind was last complete; none if one never was.
+    last_complete: Option<Moment>,
+    mailboxes: Vec<MailboxStatus>,
+}
+
+/// How a mailbox stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct MailboxStatus {
+    mailbox: String,
+    /// Messages that both sides have.
+    synced: u64,
+    /// Messages whose transfer was begun.
+    pending: u64,
+    skipped: Vec<SkippedMessage>,
+    held: Option<HeldRemovals>,
+    last_complete: Option<Moment>,
+    missing_since: Option<Moment>,
+    problem: Option<String>,
+}
+
+/// A message that cannot be transferred.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct SkippedMessage {
+    uid: Option<u32>,
+    file: Option<String>,
+    reason: String,
+}
+
+/// Removals that wait for approval.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct HeldRemovals {
+    /// How many would be removed from the maildir.
+    here: u64,
+    /// How many would be removed from the server.
+    on_server: u64,
+    /// How many more are approved and wait for the next pass.
+    approved: u64,
+    /// Why the mailbox is held as a whole, if it is.
+    why: Option<String>,
+    since: Option<Moment>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    accounts: &'a [AccountStatus],
+    exit_code: u8,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: &Args, config: &Config, paint: Paint) -> Result<Exit, Failure> {
+    let accounts = match &args.account {
+        Some(name) => vec![super::account(config, name)?],
+        None => config.accounts.iter().collect(),
+    };
+    let mut all = Vec::new();
+    for account in accounts {
+        all.push(gather(account, config).await?);
+    }
+    let exit = Exit::of_all(all.iter().map(AccountStatus::exit));
+    let text = if args.json {
+        serde_json::to_string_pretty(&Document { accounts: &all, exit_code: exit.code() })? + "\n"
+    } else {
+        let (now, zone) = (Moment::now(), TimeZone::system());
+        all.iter().map(|account| render(account, now, &zone, paint)).collect::<Vec<_>>().join("\n")
+    };
+    output::print(&text)?;
+    Ok(exit)
+}
+
+/// Reads how an account stands; of one that was never synced, nothing is known.
+async fn gather(account: &Account, config: &Config) -> Result<AccountStatus, db::Error> {
+    let file = config.daemon.database(&account.name);
+    let (under_way, mailboxes) = if file.exists() {
+        Db::open(&file)?.read(|tx| Ok((!tx.account()?.clean, gather_mailboxes(tx)?))).await?
+    } else {
+        (false, vec![])
+    };
+    let last_complete = mailboxes.iter().map(|m| m.last_complete).min().flatten();
+    let (account, maildir) = (account.name.clone(), account.maildir.display().to_string());
+    Ok(AccountStatus { account, maildir, under_way, last_complete, mailboxes })
+}
+
+fn gather_mailboxes(tx: &Tx<'_>) -> Result<Vec<MailboxStatus>, db::Error> {
+    let mut all = Vec::new();
+    for mailbox in tx.mailboxes()? {
+        let counts = tx.count(mailbox.id)?;
+        all.push(MailboxStatus {
+            mailbox: mailbox.name.as_str().to_owned(),
+            synced: counts.synced,
+            pending: counts.downloading + counts.uploading,
+            skipped: tx.skipped(mailbox.id)?.iter().filter_map(skipped).collect(),
+            held: held(&tx.held(mailbox.id)?, tx.mailbox_hold(mailbox.id)?),
+            last_complete: mailbox.last_complete.map(Moment::from_seconds),
+            missing_since: mailbox.missing_since.map(Moment::from_seconds),
+            problem: mailbox.problem,
+        });
+    }
+    all.sort_by(|a, b| (a.mailbox != "INBOX", &a.mailbox).cmp(&(b.mailbox != "INBOX", &b.mailbox)));
+    Ok(all)
+}
+
+fn skipped(link: &Link) -> Option<SkippedMessage> {
+    match &link.state {
+        LinkState::Skipped { uid, name, reason } => Some(SkippedMessage {
+            uid: uid.map(crate::model::Uid::get),
+            file: name.as_ref().map(ToString::to_string),
+            reason: reason.text(),
+        }),
+        LinkState::Synced { .. } | LinkState::Downloading { .. } | LinkState::Uploading { .. } => None,
+    }
+}
+
+fn held(removals: &[db::Held], whole: Option<db::MailboxHold>) -> Option<HeldRemovals> {
+    let waiting = |side| removals.iter().filter(|h| !h.approved && h.side == side).count() as u64;
+    let approved = removals.iter().filter(|h| h.approved).count() as u64;
+    let whole = whole.filter(|hold| !hold.approved);
+    let since = removals.iter().map(|h| h.at).chain(whole.iter().map(|hold| hold.at)).min();
+    (!removals.is_empty() || whole.is_some()).then(|| HeldRemovals {
+        here: waiting(crate::model::Side::Local),
+        on_server: waiting(crate::model::Side::Remote),
+        approved,
+        why: whole.map(|hold| hold.reason),
+        since: since.map(Moment::from_seconds),
+    })
+}
+
+impl HeldRemovals {
+    fn waits(&self) -> bool {
+        self.here + self.on_server > 0 || self.why.is_some()
+    }
+}
+
+impl MailboxStatus {
+    fn exit(&self) -> Exit {
+        if self.held.as_ref().is_some_and(HeldRemovals::waits) {
+            return Exit::Held;
+        }
+        let whole = self.problem.is_none() && self.skipped.is_empty() && self.pending == 0;
+        if whole && self.last_complete.is_some() { Exit::Done } else { Exit::Partial }
+    }
+
+    /// Returns the state in a few words.
+    fn state(&self) -> String {
+        let mut parts = Vec::new();
+        match &self.held {
+            Some(held) if held.waits() => parts.push(format!("{} held", grouped(held.here + held.on_server))),
+            Some(held) => parts.push(format!("{} approved", grouped(held.approved))),
+            None => {}
+        }
+        if self.problem.is_some() {
+            parts.push("problem".to_owned());
+        }
+        if self.pending > 0 {
+            parts.push(format!("{} pending", grouped(self.pending)));
+        }
+        if !self.skipped.is_empty() {
+            parts.push(format!("{} skipped", grouped(self.skipped.len() as u64)));
+        }
+        match (parts.is_empty(), self.last_complete) {
+            (false, _) => parts.join(", "),
+            (true, Some(_)) => "in sync".to_owned(),
+            (true, None) => "never complete".to_owned(),
+        }
+    }
+}
+
+impl AccountStatus {
+    /// Returns the code: an account of which no pass is known is not in sync.
+    fn exit(&self) -> Exit {
+        let never = if self.mailboxes.is_empty() { Exit::Partial } else { Exit::Done };
+        Exit::of_all(self.mailboxes.iter().map(MailboxStatus::exit).chain([never]))
+    }
+}
+
+/// As many skipped messages of a mailbox are listed; `--json` has all.
+const MOST_SKIPPED: usize = 10;
+
+fn render(status: &AccountStatus, now: Moment, zone: &TimeZone, paint: Paint) -> String {
+    let mut text = String::new();
+    let when = |moment: Moment| format!("{} ({})", moment.ago(now), moment.exact(zone));
+    let complete = match (status.last_complete, status.mailboxes.is_empty()) {
+        (Some(moment), _) => format!("all mailboxes complete {}", when(moment)),
+        (None, true) => paint.bad("never synced"),
+        (None, false) => paint.bad("not every mailbox was complete yet"),
+    };
+    let under_way = if status.under_way { "; a pass is going on, or broke off" } else { "" };
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{}: {complete}{under_way}", paint.strong(&status.account));
+    let _ = writeln!(text, "  {}", harmless(&status.maildir));
+    if status.mailboxes.is_empty() {
+        let _ = writeln!(text, "  to begin:  postkeep sync {}", status.account);
+        return text;
+    }
+    let _ = writeln!(text, "\n  {:<28} {:>9}  {:<14}  STATE", "MAILBOX", "MESSAGES", "LAST COMPLETE");
+    for mailbox in &status.mailboxes {
+        let name = shortened(&harmless(&mailbox.mailbox), 28);
+        let complete = mailbox.last_complete.map_or("never".to_owned(), |moment| moment.ago(now));
+        let state =
+            if mailbox.exit() == Exit::Done { paint.good(&mailbox.state()) } else { paint.bad(&mailbox.state()) };
+        let _ = writeln!(text, "  {name:<28} {:>9}  {complete:<14}  {state}", grouped(mailbox.synced));
+    }
+    for mailbox in &status.mailboxes {
+        text.push_str(&details(&status.account, mailbox, &when));
+    }
+    text
+}
+
+/// Returns why a mailbox is not in sync, and what to do; empty if it is.
+fn details(account: &str, mailbox: &MailboxStatus, when: &dyn Fn(Moment) -> String) -> String {
+    let mut text = String::new();
+    let name = MailboxName::from(mailbox.mailbox.as_str());
+    if let Some(held) = &mailbox.held {
+        let since = held.since.map_or(String::new(), |moment| format!("\n    since {}", when(moment)));
+        for (count, side) in [(held.here, "from the maildir"), (held.on_server, "from the server")] {
+            if count > 0 {
+                let _ = writeln!(text, "\n  {name}: {} {side} held{since}", many(count, "removal"));
+            }
+        }
+        if let Some(why) = &held.why {
+            let _ = writeln!(text, "\n  {name}: held{since}\n    {}", harmless(why));
+        }
+        if held.waits() {
+            text.push_str(&approve::advice(account, &name));
+        }
+        if held.approved > 0 {
+            let _ = writeln!(text, "\n  {name}: {} approved, for the next pass", many(held.approved, "removal"));
+        }
+    }
+    if let Some(problem) = &mailbox.problem {
+        let _ = writeln!(text, "\n  {name}: {}", harmless(problem));
+    }
+    if let Some(since) = mailbox.missing_since {
+        let _ = writeln!(text, "\n  {name}: the server has not listed it since {}", when(since));
+    }
+    if !mailbox.skipped.is_empty() {
+        let _ = writeln!(text, "\n  {name}: {} skipped", many(mailbox.skipped.len() as u64, "message"));
+    }
+    for message in mailbox.skipped.iter().take(MOST_SKIPPED) {
+        let uid = message.uid.map(|uid| format!("uid {uid}"));
+        let which = uid.or_else(|| message.file.clone()).unwrap_or_default();
+        let _ = writeln!(text, "    {which}: {}", harmless(&message.reason));
+    }
+    if mailbox.skipped.len() > MOST_SKIPPED {
+        let _ = writeln!(text, "    … and {} more; --json lists all", mailbox.skipped.len() - MOST_SKIPPED);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{NewLink, NewMailbox};
+    use crate::model::Side;
+    use crate::model::{Flags, SkipReason, Uid, UniqueName};
+
+    fn now() -> Moment {
+        Moment::from_seconds(1_793_620_800)
+    }
+
+    fn mailbox(name: &str) -> MailboxStatus {
+        MailboxStatus {
+            mailbox: name.to_owned(),
+            synced: 1234,
+            pending: 0,
+            skipped: vec![],
+            held: None,
+            last_complete: Some(Moment::from_seconds(1_793_620_680)),
+            missing_since: None,
+            problem: None,
+        }
+    }
+
+    fn account(mailboxes: Vec<MailboxStatus>) -> AccountStatus {
+        let last_complete = mailboxes.iter().map(|m| m.last_complete).min().flatten();
+        let (account, maildir) = ("personal".to_owned(), "/home/u/Mail".to_owned());
+        AccountStatus { account, maildir, under_way: false, last_complete, mailboxes }
+    }
+
+    fn shown(status: &AccountStatus) -> String {
+        let text = render(status, now(), &TimeZone::UTC, Paint(false));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "wider than 80 columns:\n{text}");
+        text
+    }
+
+    #[test]
+    fn what_is_in_sync_is_short() {
+        let status = account(vec![mailbox("INBOX"), mailbox("Lists/a/rather/long/name/of/a/mailbox")]);
+        assert_eq!(status.exit(), Exit::Done);
+        insta::assert_snapshot!(shown(&status), @r#"
+    personal: all mailboxes complete 2 minutes ago (2026-11-02 11:58:00)
+      /home/u/Mail
+
+      MAILBOX                       MESSAGES  LAST COMPLETE   STATE
+      INBOX                            1,234  2 minutes ago   in sync
+      Lists/a/rathe…e/of/a/mailbox     1,234  2 minutes ago   in sync
+    "#);
+    }
+
+    #[test]
+    fn what_was_never_synced_says_how_to_begin() {
+        let status = account(vec![]);
+        assert_eq!(status.exit(), Exit::Partial);
+        insta::assert_snapshot!(shown(&status), @r#"
+    personal: never synced
+      /home/u/Mail
+      to begin:  postkeep sync personal
+    "#);
+    }
+
+    #[test]
+    fn what_is_held_or_skipped_says_why_and_what_to_do() {
+        let since = Some(Moment::from_seconds(1_793_534_400));
+        let held = HeldRemovals { here: 120, on_server: 0, approved: 0, why: None, since };
+        let skipped = (1..=12).map(|uid| SkippedMessage { uid: Some(uid), file: None, reason: "too large".to_owned() });
+        let status = account(vec![
+            MailboxStatus { held: Some(held), ..mailbox("INBOX") },
+            MailboxStatus { skipped: skipped.collect(), pending: 3, last_complete: None, ..mailbox("Big") },
+            MailboxStatus { problem: Some("the disk is full".to_owned()), missing_since: since, ..mailbox("Odd") },
+        ]);
+        assert_eq!(status.exit(), Exit::Held);
+        insta::assert_snapshot!(shown(&status), @r#"
+    personal: not every mailbox was complete yet
+      /home/u/Mail
+
+      MAILBOX                       MESSAGES  LAST COMPLETE   STATE
+      INBOX                            1,234  2 minutes ago   120 held
+      Big                              1,234  never           3 pending, 12 skipped
+      Odd                              1,234  2 minutes ago   problem
+
+      INBOX: 120 removals from the maildir held
+        since 24 hours ago (2026-11-01 12:00:00)
+        to let them go:    postkeep approve personal --mailbox INBOX
+        to put them back:  postkeep approve personal --mailbox INBOX --undo
+
+      Big: 12 messages skipped
+        uid 1: too large
+        uid 2: too large
+        uid 3: too large
+        uid 4: too large
+        uid 5: too large
+        uid 6: too large
+        uid 7: too large
+        uid 8: too large
+        uid 9: too large
+        uid 10: too large
+        … and 2 more; --json lists all
+
+      Odd: the disk is full
+
+      Odd: the server has not listed it since 24 hours ago (2026-11-01 12:00:00)
+    "#);
+    }
+
+    #[tokio::test]
+    async fn the_database_is_read() {
+        let db = Db::memory().unwrap();
+        let all = db
+            .commit(|tx| {
+                let new = |name: &str| NewMailbox { name: name.into(), raw: None, path: None };
+                tx.insert_mailbox(&new("Archive"))?;
+                let inbox = tx.insert_mailbox(&new("INBOX"))?;
+                let link = |state| NewLink { state, content: None, internal_date: None, inode: None };
+                let name = |n: u32| UniqueName::new(format!("{n}.a").as_bytes());
+                let synced =
+                    |n: u32| LinkState::Synced { uid: Uid::new(n.into()).unwrap(), name: name(n), flags: Flags::new() };
+                let mut ids = Vec::new();
+                for n in 1..=3 {
+                    ids.push(tx.insert_link(inbox, &link(synced(n)))?);
+                }
+                let reason = SkipReason::TooLarge(300);
+                tx.insert_link(
+                    inbox,
+                    &link(LinkState::Skipped { uid: Some(Uid::new(9).unwrap()), name: None, reason }),
+                )?;
+                let (uid, flags) = (Uid::new(10).unwrap(), Flags::new());
+                tx.insert_link(inbox, &link(LinkState::Downloading { uid, name: name(10), flags }))?;
+                tx.hold(inbox, &[(ids[0], Side::Local), (ids[1], Side::Remote)])?;
+                gather_mailboxes(tx)
+            })
+            .await
+            .unwrap();
+        assert_eq!(all.iter().map(|m| m.mailbox.as_str()).collect::<Vec<_>>(), ["INBOX", "Archive"]);
+        let inbox = &all[0];
+        assert_eq!((inbox.synced, inbox.pending), (3, 1));
+        assert_eq!(inbox.skipped[0].reason, "larger than max_message_size (300 bytes)");
+        let held = inbox.held.as_ref().unwrap();
+        assert_eq!((held.here, held.on_server, held.approved), (1, 1, 0));
+        assert!(held.since.is_some());
+        assert_eq!((inbox.exit(), all[1].exit()), (Exit::Held, Exit::Partial));
+    }
+}

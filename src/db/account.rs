@@ -1,0 +1,68 @@
+//! The one row about the account as a whole.
+
+use super::value::{Unsigned, unsigned};
+use super::{Error, Tx};
+
+/// Whose maildirs these are, and how the last pass ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccountState {
+    /// The generation in the marker of the root; 0 until one was written.
+    pub generation: u64,
+    /// The random text in that marker; empty until one was written.
+    pub nonce: String,
+    /// The generation and the random text of the marker that is being written.
+    pub pending: Option<(u64, String)>,
+    /// False while a pass that acts is going on, and so after a crash.
+    pub clean: bool,
+    /// What the base was made under: a digest of the filter and the mapping of mailboxes.
+    pub scope: String,
+    /// When the base was last made anew by content, in seconds since 1970.
+    pub recovered_at: Option<i64>,
+}
+
+impl Tx<'_> {
+    /// Returns the state of the account; a new database has no marker, is clean, and has an empty scope.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn account(&self) -> Result<AccountState, Error> {
+        let sql =
+            "SELECT generation, nonce, pending_generation, pending_nonce, clean, scope, recovered_at FROM account";
+        self.one("read the state of the account", sql, [], |row| {
+            let pending = row.get::<_, Option<Unsigned>>(2)?.map(|Unsigned(n)| n);
+            Ok(AccountState {
+                generation: row.get::<_, Unsigned>(0)?.0,
+                nonce: row.get(1)?,
+                pending: pending.map(|n| Ok::<_, rusqlite::Error>((n, row.get(3)?))).transpose()?,
+                clean: row.get(4)?,
+                scope: row.get(5)?,
+                recovered_at: row.get(6)?,
+            })
+        })
+    }
+
+    /// Writes the state of the account.
+    ///
+    /// # Errors
+    /// Those of [`Tx`]; also for a generation of 2^63 or more.
+    pub fn set_account(&self, state: &AccountState) -> Result<(), Error> {
+        let what = "write the state of the account";
+        let number = |n| unsigned(n).map_err(|error| self.error(error, what));
+        let pending = state.pending.as_ref();
+        let sql = "UPDATE account SET generation = ?1, nonce = ?2, pending_generation = ?3, pending_nonce = ?4, \
+                   clean = ?5, scope = ?6, recovered_at = ?7";
+        self.execute_one(
+            what,
+            sql,
+            (
+                number(state.generation)?,
+                &state.nonce,
+                pending.map(|(n, _)| number(*n)).transpose()?,
+                pending.map(|(_, nonce)| nonce),
+                state.clean,
+                &state.scope,
+                state.recovered_at,
+            ),
+        )
+    }
+}

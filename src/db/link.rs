@@ -1,0 +1,298 @@
+//! The links: one row a message, read and written one at a time or a few.
+
+use std::collections::BTreeSet;
+
+use rusqlite::types::{FromSqlError, FromSqlResult};
+use rusqlite::{Row, params};
+
+use super::scan::Stage;
+use super::value::{self, Unsigned, unsigned};
+use super::{Error, Tx};
+use crate::model::{
+    ContentKey, Digest, Fingerprint, Flags, Link, LinkId, LinkState, MailboxId, SkipReason, Uid, UidSet, UniqueName,
+};
+
+/// A link that the database does not know yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewLink {
+    /// How far it is.
+    pub state: LinkState,
+    /// Its content, once known.
+    pub content: Option<ContentKey>,
+    /// INTERNALDATE (RFC 3501 §2.3.3) in seconds since 1970, once known.
+    pub internal_date: Option<i64>,
+    /// The inode of the local file; a hint, not an identity.
+    pub inode: Option<u64>,
+}
+
+/// Every column but the mailbox, in the order of [`read`].
+macro_rules! columns {
+    () => {
+        "id, state, uid, name, flags, keywords, uid_next, since, reason, reason_text, \
+         digest, header, size, internal_date, inode"
+    };
+}
+pub(super) use columns;
+
+impl Tx<'_> {
+    /// Adds a link to a mailbox.
+    ///
+    /// # Errors
+    /// Those of [`Tx`]; also if the mailbox has a link with this UID or name, or the state is an impossible one.
+    pub fn insert_link(&self, mailbox: MailboxId, new: &NewLink) -> Result<LinkId, Error> {
+        let sql = "INSERT INTO link (mailbox, state, uid, name, flags, keywords, uid_next, since, reason, reason_text, \
+                   digest, header, size, internal_date, inode) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+        self.write_link("add a link", sql, mailbox.0, new)?;
+        Ok(LinkId(self.conn.last_insert_rowid()))
+    }
+
+    /// Writes everything about a link but its mailbox.
+    ///
+    /// # Errors
+    /// As [`Tx::insert_link`]; also if it is not there.
+    pub fn set_link(&self, link: &Link) -> Result<(), Error> {
+        let sql = "UPDATE link SET state = ?2, uid = ?3, name = ?4, flags = ?5, keywords = ?6, uid_next = ?7, \
+                   since = ?8, reason = ?9, reason_text = ?10, digest = ?11, header = ?12, size = ?13, \
+                   internal_date = ?14, inode = ?15 WHERE id = ?1";
+        let Link { id, state, content, internal_date, inode } = link.clone();
+        self.write_link("write a link", sql, id.0, &NewLink { state, content, internal_date, inode })
+    }
+
+    /// Deletes a link, and what is held of it; one that is gone already is no error.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn delete_link(&self, id: LinkId) -> Result<(), Error> {
+        self.execute("delete a link", "DELETE FROM link WHERE id = ?1", [id]).map(|_| ())
+    }
+
+    /// Moves a link to another mailbox, where the message has another UID and may have another name. What was held or
+    /// approved of it was about its old place, and is gone.
+    ///
+    /// # Errors
+    /// As [`Tx::insert_link`]; also if the link is not there or is an upload.
+    pub fn move_link(&self, id: LinkId, to: MailboxId, uid: Uid, name: &UniqueName) -> Result<(), Error> {
+        self.execute("release a link", "DELETE FROM held WHERE link = ?1", [id])?;
+        let sql = "UPDATE link SET mailbox = ?2, uid = ?3, name = ?4 WHERE id = ?1";
+        self.execute_one("move a link", sql, (id, to, uid, name))
+    }
+
+    /// Returns a link, or `None` if there is none with this number.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn link(&self, id: LinkId) -> Result<Option<Link>, Error> {
+        self.first("read a link", concat!("SELECT ", columns!(), " FROM link WHERE id = ?1"), [id], read)
+    }
+
+    /// Returns the links with these numbers, in their order; those that are gone are left out.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn links_by_ids(&self, ids: &[LinkId]) -> Result<Vec<Link>, Error> {
+        ids.iter().filter_map(|id| self.link(*id).transpose()).collect()
+    }
+
+    /// Returns the links of a mailbox whose UID is in `uids`, in the order of their UIDs.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn links_of_uids(&self, mailbox: MailboxId, uids: &UidSet) -> Result<Vec<Link>, Error> {
+        let sql =
+            concat!("SELECT ", columns!(), " FROM link WHERE mailbox = ?1 AND uid BETWEEN ?2 AND ?3 ORDER BY uid");
+        let mut found = Vec::new();
+        for (first, last) in uids.ranges() {
+            found.append(&mut self.all("read links", sql, (mailbox, first, last), read)?);
+        }
+        Ok(found)
+    }
+
+    /// Returns the links of a mailbox whose name is one of `names`, in the order of their names.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn links_of_names(&self, mailbox: MailboxId, names: &[UniqueName]) -> Result<Vec<Link>, Error> {
+        let sql = concat!("SELECT ", columns!(), " FROM link WHERE mailbox = ?1 AND name = ?2");
+        let names: BTreeSet<&UniqueName> = names.iter().collect();
+        names.into_iter().filter_map(|name| self.first("read links", sql, (mailbox, name), read).transpose()).collect()
+    }
+
+    /// Returns the links of a mailbox that are downloading or uploading, in the order in which they were added.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn pending(&self, mailbox: MailboxId) -> Result<Vec<Link>, Error> {
+        // "state <> 0" repeats what follows: only so is the partial index used.
+        let sql = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM link WHERE mailbox = ?1 AND state <> 0 AND state IN (1, 2) ORDER BY id"
+        );
+        self.all("read pending links", sql, [mailbox], read)
+    }
+
+    /// Returns the links of a mailbox that are skipped, in the order in which they were added.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn skipped(&self, mailbox: MailboxId) -> Result<Vec<Link>, Error> {
+        let sql =
+            concat!("SELECT ", columns!(), " FROM link WHERE mailbox = ?1 AND state <> 0 AND state = 3 ORDER BY id");
+        self.all("read skipped links", sql, [mailbox], read)
+    }
+
+    /// Tells whether any link of the account is downloading or uploading.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn has_pending(&self) -> Result<bool, Error> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM link WHERE state <> 0 AND state IN (1, 2))";
+        self.one("look for pending links", sql, [], |row| row.get(0))
+    }
+
+    /// Returns the links with this content, in all mailboxes, in the order in which they were added.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn with_digest(&self, digest: &Digest) -> Result<Vec<(MailboxId, Link)>, Error> {
+        let sql = concat!("SELECT ", columns!(), ", mailbox FROM link WHERE digest = ?1 ORDER BY id");
+        self.all("find links by content", sql, [digest], with_mailbox)
+    }
+
+    /// Returns the links that may have this content, as far as it can be known without the body; in all mailboxes, in
+    /// the order in which they were added.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn with_fingerprint(&self, fingerprint: &Fingerprint) -> Result<Vec<(MailboxId, Link)>, Error> {
+        let what = "find links by content";
+        let sql = concat!("SELECT ", columns!(), ", mailbox FROM link WHERE header = ?1 AND size = ?2 ORDER BY id");
+        let size = unsigned(fingerprint.size).map_err(|error| self.error(error, what))?;
+        self.all(what, sql, (fingerprint.header, size), with_mailbox)
+    }
+
+    /// Runs `sql` with what identifies the link or its mailbox as ?1, and then the columns of `link`.
+    fn write_link(&self, what: &str, sql: &str, id: i64, link: &NewLink) -> Result<(), Error> {
+        let state = State::from(&link.state);
+        let content = link.content.as_ref();
+        let size =
+            content.map(|c| unsigned(c.fingerprint.size)).transpose().map_err(|error| self.error(error, what))?;
+        self.execute_one(
+            what,
+            sql,
+            params![
+                id,
+                state.stage as u8,
+                state.uid,
+                state.name,
+                state.flags.map_or(0, Flags::bits),
+                state.flags.map_or_else(String::new, value::keywords),
+                state.uid_next,
+                state.since,
+                state.reason.as_ref().map(|(kind, _)| kind),
+                state.reason.as_ref().map(|(_, text)| text),
+                content.map(|c| c.digest),
+                content.map(|c| c.fingerprint.header),
+                size,
+                link.internal_date,
+                link.inode.map(u64::cast_signed),
+            ],
+        )
+    }
+}
+
+/// A [`LinkState`] as columns.
+#[derive(Default)]
+struct State<'a> {
+    stage: Stage,
+    uid: Option<Uid>,
+    name: Option<&'a UniqueName>,
+    flags: Option<&'a Flags>,
+    uid_next: Option<Uid>,
+    since: Option<i64>,
+    reason: Option<(u8, String)>,
+}
+
+impl<'a> From<&'a LinkState> for State<'a> {
+    fn from(state: &'a LinkState) -> Self {
+        match state {
+            LinkState::Synced { uid, name, flags } => {
+                Self { stage: Stage::Synced, uid: Some(*uid), name: Some(name), flags: Some(flags), ..Self::default() }
+            }
+            LinkState::Downloading { uid, name, flags } => Self {
+                stage: Stage::Downloading,
+                uid: Some(*uid),
+                name: Some(name),
+                flags: Some(flags),
+                ..Self::default()
+            },
+            LinkState::Uploading { name, flags, uid_next, since } => Self {
+                stage: Stage::Uploading,
+                name: Some(name),
+                flags: Some(flags),
+                uid_next: Some(*uid_next),
+                since: Some(*since),
+                ..Self::default()
+            },
+            LinkState::Skipped { uid, name, reason } => Self {
+                stage: Stage::Skipped,
+                uid: *uid,
+                name: name.as_ref(),
+                reason: Some(reason_columns(reason)),
+                ..Self::default()
+            },
+        }
+    }
+}
+
+fn reason_columns(reason: &SkipReason) -> (u8, String) {
+    match reason {
+        SkipReason::TooLarge(bytes) => (0, bytes.to_string()),
+        SkipReason::Refused(text) => (1, text.clone()),
+        SkipReason::Unusable(text) => (2, text.clone()),
+        SkipReason::Kept => (3, String::new()),
+    }
+}
+
+fn reason(kind: i64, text: &str) -> FromSqlResult<SkipReason> {
+    match kind {
+        0 => text.parse().map(SkipReason::TooLarge).map_err(FromSqlError::other),
+        1 => Ok(SkipReason::Refused(text.to_owned())),
+        2 => Ok(SkipReason::Unusable(text.to_owned())),
+        3 => Ok(SkipReason::Kept),
+        _ => Err(FromSqlError::OutOfRange(kind)),
+    }
+}
+
+/// Reads the columns of [`columns`].
+pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Link> {
+    let flags = || Ok::<_, rusqlite::Error>(value::flags(row.get(4)?, row.get_ref(5)?.as_str()?)?);
+    let state = match row.get(1)? {
+        Stage::Synced => LinkState::Synced { uid: row.get(2)?, name: row.get(3)?, flags: flags()? },
+        Stage::Downloading => LinkState::Downloading { uid: row.get(2)?, name: row.get(3)?, flags: flags()? },
+        Stage::Uploading => {
+            LinkState::Uploading { name: row.get(3)?, flags: flags()?, uid_next: row.get(6)?, since: row.get(7)? }
+        }
+        Stage::Skipped => LinkState::Skipped {
+            uid: row.get(2)?,
+            name: row.get(3)?,
+            reason: reason(row.get(8)?, row.get_ref(9)?.as_str()?)?,
+        },
+    };
+    let content = row.get::<_, Option<Digest>>(10)?.map(|digest| {
+        let fingerprint = Fingerprint { header: row.get(11)?, size: row.get::<_, Unsigned>(12)?.0 };
+        Ok::<_, rusqlite::Error>(ContentKey { digest, fingerprint })
+    });
+    Ok(Link {
+        id: row.get(0)?,
+        state,
+        content: content.transpose()?,
+        internal_date: row.get(13)?,
+        inode: row.get::<_, Option<i64>>(14)?.map(i64::cast_unsigned),
+    })
+}
+
+fn with_mailbox(row: &Row<'_>) -> rusqlite::Result<(MailboxId, Link)> {
+    Ok((row.get(15)?, read(row)?))
+}

@@ -1,0 +1,93 @@
+//! The ops that change nothing but the base.
+
+use super::Site;
+use crate::engine::Error;
+use crate::engine::cycle::Outcome;
+use crate::engine::op::{Op, Planned};
+use crate::model::{ContentKey, Link, LinkState, Side, SkipReason, Uid, UniqueName};
+
+/// Carries out `Adopt`, `Forget`, `Supersede` and `Keep`, in one commit.
+pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
+    if ops.is_empty() {
+        return Ok(());
+    }
+    let mut writes: Vec<(Planned, Option<Link>)> = Vec::new();
+    for planned in ops {
+        let Some(link) = planned.op.link().and_then(|id| site.base.get(&id)) else { continue };
+        let link = link.clone();
+        match &planned.op {
+            Op::Adopt { uid, name, .. } => match adopt(site, &link, *uid, name).await? {
+                Some(adopted) => writes.push((planned, Some(adopted))),
+                None => outcome.left = true,
+            },
+            Op::Supersede { .. } => {
+                // What the link stood for has no file any more: a name that no file can have says so.
+                let LinkState::Synced { uid, flags, .. } = &link.state else { continue };
+                let name = UniqueName::new(format!(".superseded.{}", link.id.0).as_bytes());
+                let state = LinkState::Synced { uid: *uid, name, flags: flags.clone() };
+                outcome.left = true;
+                writes.push((planned, Some(Link { state, inode: None, ..link })));
+            }
+            Op::Keep { side, .. } => {
+                let (uid, name) = match side {
+                    Side::Local => (None, link.name().cloned()),
+                    Side::Remote => (link.uid(), None),
+                };
+                let state = LinkState::Skipped { uid, name, reason: SkipReason::Kept };
+                writes.push((planned, Some(Link { state, ..link })));
+            }
+            _ => writes.push((planned, None)),
+        }
+    }
+    let writes: Vec<_> =
+        writes.into_iter().map(|(planned, link)| (site.entry(&planned, None), planned, link)).collect();
+    let count = |kind: &str| writes.iter().filter(|(entry, ..)| entry.kind == kind).count() as u64;
+    site.pass.tally(&site.mailbox.name, |t| t.adopted += count("adopt"));
+    let write = site.pass.commit(move |tx| {
+        // Rows that go make room for those that take their number or name.
+        for (_, planned, link) in &writes {
+            if let (None, Some(id)) = (link, planned.op.link()) {
+                tx.delete_link(id)?;
+            }
+        }
+        for (entry, _, link) in &writes {
+            if let Some(link) = link {
+                tx.set_link(link)?;
+            }
+            tx.journal(entry)?;
+        }
+        Ok(())
+    });
+    write.await
+}
+
+/// Returns the complete link; `None` if its file cannot be read now.
+async fn adopt(site: &Site<'_>, link: &Link, uid: Uid, name: &UniqueName) -> Result<Option<Link>, Error> {
+    let flags = match &link.state {
+        LinkState::Synced { flags, .. } | LinkState::Downloading { flags, .. } | LinkState::Uploading { flags, .. } => {
+            flags.clone()
+        }
+        LinkState::Skipped { .. } => return Ok(None),
+    };
+    let (mut content, mut internal_date, mut inode) = (link.content, link.internal_date, link.inode);
+    if let Some(file) = site.file(name) {
+        let maildir = std::sync::Arc::clone(&site.maildir);
+        match tokio::task::spawn_blocking(move || maildir.key(&file)).await? {
+            Ok(keyed) => {
+                let key: ContentKey = keyed.key;
+                // A file that is not what was sent is looked at again under its own name.
+                inode = content.is_none_or(|known| known == key).then_some(keyed.inode);
+                content = content.or(Some(key));
+                internal_date = internal_date.or(Some(keyed.internal_date));
+            }
+            Err(error) => {
+                tracing::info!(mailbox = %site.mailbox.name, %name, %error, "left an unfinished message for later");
+                return Ok(None);
+            }
+        }
+    } else if content.is_none() {
+        return Ok(None);
+    }
+    let state = LinkState::Synced { uid, name: name.clone(), flags };
+    Ok(Some(Link { id: link.id, state, content, internal_date, inode }))
+}

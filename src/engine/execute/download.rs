@@ -1,0 +1,267 @@
+//! Delivers messages of the server here: fetched in ranges, written by a thread beside, made durable in batches.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use super::Site;
+use crate::db::{Db, Entry, NewLink};
+use crate::engine::Error;
+use crate::engine::cycle::Outcome;
+use crate::engine::op::{Op, Planned};
+use crate::engine::pass::Meter;
+use crate::imap::{self, Body, Fetched, Session};
+use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name};
+use crate::model::{ContentKey, Flags, Link, LinkId, LinkState, MailboxId, SkipReason, Uid, UidSet, UniqueName};
+
+/// A batch is made durable when it has this many messages, …
+const BATCH_MESSAGES: usize = 256;
+/// … this many bytes, …
+const BATCH_BYTES: u64 = 16 << 20;
+/// … or is this old: what has arrived is not to wait for what is slow.
+const BATCH_AGE: Duration = Duration::from_secs(5);
+
+/// Fetched messages on their way to the writer; with the bodies that [`imap`] keeps in memory this bounds what waits.
+const QUEUE: usize = 16;
+
+/// A message that is wanted.
+struct Wanted {
+    link: Option<LinkId>,
+    name: Option<UniqueName>,
+    entry: Entry,
+}
+
+/// Carries out `Download`.
+pub(super) async fn download(
+    site: &Site<'_>,
+    session: &mut Session,
+    ops: Vec<Planned>,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let mut wanted: BTreeMap<Uid, Wanted> = BTreeMap::new();
+    for planned in ops {
+        let entry = site.entry(&planned, None);
+        if let Op::Download { link, uid, name, .. } = planned.op {
+            wanted.insert(uid, Wanted { link, name, entry });
+        }
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let uids: UidSet = wanted.keys().copied().collect();
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let writer = Writer {
+        db: site.pass.db.clone(),
+        maildir: Arc::clone(&site.maildir),
+        mailbox: site.mailbox.id,
+        line_endings: site.pass.line_endings(),
+        wanted,
+        meter: site.pass.meter(&site.mailbox.name),
+        unfinished: Vec::new(),
+        empty: Vec::new(),
+    };
+    let writer = tokio::task::spawn_blocking(move || writer.run(receiver));
+    let fetched = session.bodies(&uids, sender).await;
+    let end = writer.await?;
+    // The disk's reason first: a writer that gave up is why nobody took what was fetched.
+    let left = end?;
+    match fetched {
+        Ok(()) => {}
+        Err(imap::Error::TooLarge { .. }) => {
+            skip_too_large(site, left).await?;
+            outcome.left = true;
+            return Err(imap::Error::Closed { text: "a message was too large to take".to_owned() }.into());
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if !left.is_empty() {
+        // Listed, but not given: it may be given later (Exchange), or be gone by now.
+        outcome.left = true;
+        let uids: UidSet = left.keys().copied().collect();
+        tracing::warn!(mailbox = %site.mailbox.name, %uids, "the server listed messages that it did not give");
+        site.pass.problem(
+            &site.mailbox.name,
+            format!(
+                "the server listed {} messages that it did not give (UID {uids}); they are asked for again",
+                uids.len()
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// Writes down which of the messages are larger than allowed, so that the rest can be fetched without them.
+async fn skip_too_large(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<(), Error> {
+    // The connection was given up in the middle of the large one.
+    let mut session = site.pass.pool.get().await?;
+    let result = async {
+        site.enter(&mut session).await?;
+        Ok(session.sizes(&left.keys().copied().collect()).await?)
+    }
+    .await;
+    let sizes: BTreeMap<Uid, u64> = session.done(result)?;
+    let limit = site.pass.account.max_message_size;
+    let id = site.mailbox.id;
+    let large: Vec<_> = sizes
+        .into_iter()
+        .filter(|(_, size)| *size > limit)
+        .filter_map(|(uid, size)| Some((uid, size, left.get(&uid)?.link)))
+        .collect();
+    site.pass.tally(&site.mailbox.name, |t| t.skipped += large.len() as u64);
+    let write = site.pass.commit(move |tx| {
+        for (uid, size, link) in &large {
+            if let Some(link) = link {
+                tx.delete_link(*link)?;
+            }
+            let state = LinkState::Skipped { uid: Some(*uid), name: None, reason: SkipReason::TooLarge(*size) };
+            tx.insert_link(id, &NewLink { state, content: None, internal_date: None, inode: None })?;
+        }
+        Ok(())
+    });
+    write.await
+}
+
+/// Takes fetched messages to the disk, on a thread of its own.
+struct Writer {
+    db: Db,
+    maildir: Arc<Maildir>,
+    mailbox: MailboxId,
+    line_endings: LineEndings,
+    wanted: BTreeMap<Uid, Wanted>,
+    meter: Meter,
+    /// Delivered, but not yet written down as such.
+    unfinished: Vec<(Link, Entry)>,
+    /// The server gave no content for these.
+    empty: Vec<(Uid, Wanted)>,
+}
+
+/// A message in a batch.
+struct Arrived {
+    uid: Uid,
+    name: UniqueName,
+    flags: Flags,
+    content: ContentKey,
+    internal_date: i64,
+    inode: u64,
+    link: Option<LinkId>,
+    entry: Entry,
+}
+
+impl Writer {
+    /// Returns what was wanted and did not come.
+    fn run(mut self, mut messages: mpsc::Receiver<Fetched>) -> Result<BTreeMap<Uid, Wanted>, Error> {
+        let maildir = Arc::clone(&self.maildir);
+        let mut delivery = Delivery::new(&maildir, self.line_endings)?;
+        let (mut batch, mut bytes, mut begun) = (Vec::new(), 0, Instant::now());
+        while let Some(fetched) = messages.blocking_recv() {
+            let Some(wanted) = self.wanted.remove(&fetched.uid) else { continue };
+            if batch.is_empty() {
+                begun = Instant::now();
+            }
+            match self.write(&mut delivery, fetched, wanted)? {
+                Some(arrived) => {
+                    bytes += arrived.content.fingerprint.size;
+                    batch.push(arrived);
+                }
+                None => continue,
+            }
+            if batch.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES || begun.elapsed() >= BATCH_AGE {
+                let full = std::mem::replace(&mut delivery, Delivery::new(&maildir, self.line_endings)?);
+                self.finish(full, std::mem::take(&mut batch))?;
+                bytes = 0;
+            }
+        }
+        self.finish(delivery, batch)?;
+        self.commit(Vec::new())?;
+        self.wanted.extend(self.empty);
+        Ok(self.wanted)
+    }
+
+    fn write(
+        &mut self,
+        delivery: &mut Delivery<'_>,
+        fetched: Fetched,
+        wanted: Wanted,
+    ) -> Result<Option<Arrived>, Error> {
+        let Fetched { uid, flags, internal_date, body } = fetched;
+        let source = match &body {
+            Body::Memory(bytes) => Source::Memory(bytes),
+            Body::File(file, _) => Source::File(file),
+            Body::Nothing => {
+                self.empty.push((uid, wanted));
+                return Ok(None);
+            }
+        };
+        let Wanted { link, name, entry } = wanted;
+        let name = match name {
+            Some(name) => name,
+            None => unique_name()?,
+        };
+        let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
+        let written = delivery.write(incoming)?;
+        Ok(Some(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, link, entry }))
+    }
+
+    /// Intent, effect, and, with the next batch's intent, done.
+    fn finish(&mut self, delivery: Delivery<'_>, batch: Vec<Arrived>) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let intents: Vec<(Option<LinkId>, NewLink)> = batch
+            .iter()
+            .map(|a| {
+                let state = LinkState::Downloading { uid: a.uid, name: a.name.clone(), flags: a.flags.clone() };
+                (a.link, NewLink { state, content: None, internal_date: None, inode: None })
+            })
+            .collect();
+        let ids = self.commit(intents)?;
+        let taken = match delivery.commit() {
+            Ok(()) => Vec::new(),
+            // The next round finds the files that have these names, and decides.
+            Err(maildir::Error::Taken { names, .. }) => names,
+            Err(error) => return Err(error.into()),
+        };
+        let bytes = batch.iter().map(|a| a.content.fingerprint.size).sum();
+        self.meter.downloaded(batch.len() as u64, bytes);
+        for (arrived, id) in batch.into_iter().zip(ids) {
+            if taken.contains(&arrived.name) {
+                continue;
+            }
+            let Arrived { uid, name, flags, content, internal_date, inode, entry, .. } = arrived;
+            let state = LinkState::Synced { uid, name, flags };
+            let link =
+                Link { id, state, content: Some(content), internal_date: Some(internal_date), inode: Some(inode) };
+            self.unfinished.push((link, entry));
+        }
+        Ok(())
+    }
+
+    /// Writes down what the last batch delivered and what the next one is going to; returns the rows of the latter.
+    fn commit(&mut self, intents: Vec<(Option<LinkId>, NewLink)>) -> Result<Vec<LinkId>, Error> {
+        let done = std::mem::take(&mut self.unfinished);
+        if done.is_empty() && intents.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mailbox = self.mailbox;
+        Ok(self.db.commit_now(move |tx| {
+            for (link, entry) in &done {
+                tx.set_link(link)?;
+                tx.journal(entry)?;
+            }
+            let mut ids = Vec::with_capacity(intents.len());
+            for (id, new) in intents {
+                ids.push(match id {
+                    Some(id) => {
+                        let NewLink { state, content, internal_date, inode } = new;
+                        tx.set_link(&Link { id, state, content, internal_date, inode })?;
+                        id
+                    }
+                    None => tx.insert_link(mailbox, &new)?,
+                });
+            }
+            Ok(ids)
+        })?)
+    }
+}

@@ -1,0 +1,102 @@
+//! Changes flags on both sides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Site;
+use crate::engine::Error;
+use crate::engine::cycle::Outcome;
+use crate::engine::op::{Op, Planned};
+use crate::imap::Session;
+use crate::maildir::{FlagJob, Located};
+use crate::model::{FlagChange, Flags, Link, LinkState, Uid, UidSet};
+
+/// How many messages one commit is about.
+const BATCH: usize = 2000;
+
+/// Carries out `MergeFlags`: first on the server, one command for all messages that change alike; then here; then the
+/// base.
+pub(super) async fn merge(
+    site: &Site<'_>,
+    session: &mut Session,
+    ops: Vec<Planned>,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    for batch in ops.chunks(BATCH) {
+        let mut by_change: BTreeMap<&FlagChange, UidSet> = BTreeMap::new();
+        for planned in batch {
+            if let Op::MergeFlags { uid, remote, .. } = &planned.op
+                && !remote.is_empty()
+            {
+                by_change.entry(remote).or_default().insert(*uid);
+            }
+        }
+        for (change, uids) in by_change {
+            session.store(&uids, change, None).await?;
+            site.pass.tally(&site.mailbox.name, |t| t.flags_remote += uids.len());
+        }
+        finish(site, batch, outcome).await?;
+    }
+    Ok(())
+}
+
+async fn finish(site: &Site<'_>, batch: &[Planned], outcome: &mut Outcome) -> Result<(), Error> {
+    let jobs: Vec<FlagJob> = batch
+        .iter()
+        .filter_map(|planned| match &planned.op {
+            Op::MergeFlags { name, local, .. } if !local.is_empty() => {
+                Some(FlagJob { name: name.clone(), change: local.clone(), file: site.file(name) })
+            }
+            _ => None,
+        })
+        .collect();
+    let changed = if jobs.is_empty() {
+        BTreeMap::new()
+    } else {
+        let maildir = Arc::clone(&site.maildir);
+        let names: Vec<_> = jobs.iter().map(|job| job.name.clone()).collect();
+        let results = tokio::task::spawn_blocking(move || maildir.change_flags(&jobs)).await??;
+        names.into_iter().zip(results).collect::<BTreeMap<_, _>>()
+    };
+
+    let mut writes = Vec::new();
+    for planned in batch {
+        let Op::MergeFlags { link, uid, name, local, agreed, .. } = &planned.op else { continue };
+        let agreed = match changed.get(name) {
+            None => agreed.clone(),
+            Some(Ok(located)) => without_refused(agreed, local, located),
+            Some(Err(refused)) => {
+                tracing::debug!(mailbox = %site.mailbox.name, %name, %refused, "left flags for the next round");
+                outcome.left = true;
+                continue;
+            }
+        };
+        if let Some(link) = site.base.get(link) {
+            outcome.merged.insert(link.id);
+            writes.push((with_flags(link, *uid, agreed), site.entry(planned, None)));
+        }
+    }
+    let here = changed.values().filter(|result| result.is_ok()).count() as u64;
+    site.pass.tally(&site.mailbox.name, |t| t.flags_local += here);
+    let write = site.pass.commit(move |tx| {
+        for (link, entry) in &writes {
+            tx.set_link(link)?;
+            tx.journal(entry)?;
+        }
+        Ok(())
+    });
+    write.await
+}
+
+/// Returns what is agreed when a keyword got no letter: the base must not claim what the file does not say.
+fn without_refused(agreed: &Flags, local: &FlagChange, located: &Located) -> Flags {
+    agreed.difference(&local.add.difference(&located.flags))
+}
+
+fn with_flags(link: &Link, uid: Uid, flags: Flags) -> Link {
+    let state = match &link.state {
+        LinkState::Synced { name, .. } => LinkState::Synced { uid, name: name.clone(), flags },
+        other => other.clone(),
+    };
+    Link { state, ..link.clone() }
+}

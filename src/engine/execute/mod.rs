@@ -1,0 +1,153 @@
+//! Carries a plan out: intent, effect, done, in this order always. What fails for one message is noted, and the rest
+//! goes on; what fails for the mailbox ends its part of the pass.
+
+mod base;
+mod download;
+mod flags;
+mod relocate;
+mod remove;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::cycle::{Examined, Outcome};
+use super::observe::raw_name;
+use super::op::{Op, Planned};
+use super::pass::Pass;
+use super::{Error, flags::Mask};
+use crate::db::{Entry, Mailbox};
+use crate::imap::{RawName, Session};
+use crate::maildir::{FileRef, Maildir, Scan};
+use crate::model::{Link, LinkId, MailboxName, UniqueName};
+
+/// Where mails that are to be thrown away go on the server.
+#[derive(Clone, Debug)]
+pub(super) struct Trash {
+    /// The mailbox's name.
+    pub name: MailboxName,
+    /// The server's name of it.
+    pub raw: RawName,
+}
+
+/// A mailbox at which ops are carried out, and what they need to know about it.
+pub(super) struct Site<'a> {
+    pub pass: &'a Pass<'a>,
+    pub mailbox: &'a Mailbox,
+    pub raw: RawName,
+    pub maildir: Arc<Maildir>,
+    pub base: &'a BTreeMap<LinkId, Link>,
+    pub scan: Option<Arc<Scan>>,
+    pub remote_mask: &'a Mask,
+    pub local_mask: &'a Mask,
+    /// The other mailboxes of the account: where moves lead.
+    pub others: &'a BTreeMap<MailboxName, Place>,
+}
+
+/// Another mailbox, as the target of a move.
+pub(super) struct Place {
+    pub mailbox: Mailbox,
+    pub maildir: Arc<Maildir>,
+}
+
+impl<'a> Site<'a> {
+    pub(super) fn new(
+        pass: &'a Pass<'a>,
+        examined: &'a Examined,
+        maildir: Arc<Maildir>,
+        others: &'a BTreeMap<MailboxName, Place>,
+    ) -> Self {
+        Self {
+            pass,
+            mailbox: &examined.mailbox,
+            raw: raw_name(&examined.mailbox),
+            maildir,
+            base: &examined.part.base,
+            scan: examined.scanned.as_ref().map(|s| Arc::clone(&s.scan)),
+            remote_mask: &examined.remote_mask,
+            local_mask: &examined.local_mask,
+            others,
+        }
+    }
+
+    /// Returns where a file was at the last scan.
+    fn file(&self, name: &UniqueName) -> Option<FileRef> {
+        Some(self.scan.as_ref()?.get(name)?.file())
+    }
+
+    /// Returns a journal entry about an op.
+    fn entry(&self, planned: &Planned, kept: Option<String>) -> Entry {
+        Entry {
+            at: self.pass.now_ms(),
+            mailbox: self.mailbox.name.clone(),
+            op: planned.op.to_string(),
+            cause: planned.why.text().to_owned(),
+            kind: planned.op.kind().to_owned(),
+            kept,
+        }
+    }
+
+    /// Makes sure that the session is in this mailbox, and that it is the one that the plan was made for.
+    async fn enter(&self, session: &mut Session) -> Result<(), Error> {
+        let selected = match session.selected() {
+            Some(selected) if selected.raw == self.raw => selected.clone(),
+            _ => session.select(&self.raw).await?,
+        };
+        if self.mailbox.cursor.is_some_and(|cursor| cursor.uid_validity == selected.uid_validity) {
+            Ok(())
+        } else {
+            Err(Error::Renumbered(self.mailbox.name.clone()))
+        }
+    }
+}
+
+/// Carries out everything but removals.
+pub(super) async fn add(site: &Site<'_>, plan: &[Planned], outcome: &mut Outcome) -> Result<(), Error> {
+    let pick = |wanted: fn(&Op) -> bool| plan.iter().filter(|p| wanted(&p.op)).cloned().collect::<Vec<_>>();
+    let bookkeeping =
+        pick(|op| matches!(op, Op::Adopt { .. } | Op::Forget { .. } | Op::Supersede { .. } | Op::Keep { .. }));
+    let merges = pick(|op| matches!(op, Op::MergeFlags { .. }));
+    let moves = pick(|op| matches!(op, Op::Move { .. }));
+    let follows = pick(|op| matches!(op, Op::Follow { .. }));
+    let uploads = pick(|op| matches!(op, Op::Upload { .. }));
+    let downloads = pick(|op| matches!(op, Op::Download { .. }));
+
+    base::write_down(site, bookkeeping, outcome).await?;
+    relocate::follow(site, follows, outcome).await?;
+    let needs_server = [&merges, &moves, &uploads, &downloads].into_iter().any(|ops| !ops.is_empty());
+    if !needs_server {
+        return Ok(());
+    }
+    let mut session = site.pass.pool.get().await?;
+    let result = async {
+        site.enter(&mut session).await?;
+        flags::merge(site, &mut session, merges, outcome).await?;
+        relocate::move_there(site, &mut session, moves, outcome).await?;
+        upload::upload(site, &mut session, uploads, outcome).await?;
+        download::download(site, &mut session, downloads, outcome).await
+    }
+    .await;
+    session.done(result)
+}
+
+/// Carries out removals. The only way by which anything is removed on either side.
+pub(super) async fn remove(
+    site: &Site<'_>,
+    removals: &[Planned],
+    trash: Option<&Trash>,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let pick = |wanted: fn(&Op) -> bool| removals.iter().filter(|p| wanted(&p.op)).cloned().collect::<Vec<_>>();
+    remove::remove_here(site, pick(|op| matches!(op, Op::Remove { .. })), outcome).await?;
+    let expunges = pick(|op| matches!(op, Op::Expunge { .. }));
+    if expunges.is_empty() {
+        return Ok(());
+    }
+    let mut session = site.pass.pool.get().await?;
+    let result = async {
+        site.enter(&mut session).await?;
+        remove::expunge_there(site, &mut session, expunges, trash, outcome).await
+    }
+    .await;
+    session.done(result)
+}

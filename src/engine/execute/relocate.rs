@@ -1,0 +1,178 @@
+//! Moves: the message on the server follows its file, or the file its message.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Place, Site};
+use crate::db::NewLink;
+use crate::engine::Error;
+use crate::engine::cycle::Outcome;
+use crate::engine::observe::raw_name;
+use crate::engine::op::{Op, Planned};
+use crate::imap::Session;
+use crate::maildir::RemoveJob;
+use crate::model::{Link, LinkId, LinkState, MailboxName, Uid, UidSet};
+
+fn by_target(ops: Vec<Planned>) -> BTreeMap<MailboxName, Vec<Planned>> {
+    let mut groups: BTreeMap<MailboxName, Vec<Planned>> = BTreeMap::new();
+    for planned in ops {
+        if let Op::Move { to, .. } | Op::Follow { to, .. } = &planned.op {
+            groups.entry(to.clone()).or_default().push(planned);
+        }
+    }
+    groups
+}
+
+/// Carries out `Move`. The intent is an upload into the target: if the answer is lost, the message is found there; if
+/// the move did not happen, it is uploaded there, and expunged here.
+pub(super) async fn move_there(
+    site: &Site<'_>,
+    session: &mut Session,
+    ops: Vec<Planned>,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    for (to, ops) in by_target(ops) {
+        let Some(target) = site.others.get(&to) else {
+            outcome.left = true;
+            continue;
+        };
+        let intents = intend_moves(site, target, &ops).await?;
+        let uids: UidSet = ops.iter().filter_map(|p| moved_uid(&p.op)).collect();
+        let moved: BTreeMap<Uid, Uid> = match session.move_to(&uids, &raw_name(&target.mailbox)).await {
+            Ok(pairs) => pairs.into_iter().collect(),
+            Err(error) => {
+                site.pass.lost_connection();
+                return Err(error.into());
+            }
+        };
+        let mut writes = Vec::new();
+        for (planned, into) in ops.iter().zip(intents) {
+            let Op::Move { link, uid, name, .. } = &planned.op else { continue };
+            let (Some(new_uid), Some(link)) = (moved.get(uid), site.base.get(link)) else {
+                // Not told where it went: the next round asks the target for it.
+                outcome.left = true;
+                continue;
+            };
+            let LinkState::Synced { flags, .. } = &link.state else { continue };
+            let state = LinkState::Synced { uid: *new_uid, name: name.clone(), flags: flags.clone() };
+            writes.push((link.id, Link { id: into, state, inode: None, ..link.clone() }, site.entry(planned, None)));
+        }
+        site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
+        site.pass.touch(&to);
+        site.pass
+            .commit(move |tx| {
+                for (old, new, entry) in &writes {
+                    tx.delete_link(*old)?;
+                    tx.set_link(new)?;
+                    tx.journal(entry)?;
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+fn moved_uid(op: &Op) -> Option<Uid> {
+    match op {
+        Op::Move { uid, .. } => Some(*uid),
+        _ => None,
+    }
+}
+
+async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Result<Vec<LinkId>, Error> {
+    // Nothing that is in the target now can be the message: its number there will be the next, or a later one.
+    let uid_next = target.mailbox.cursor.map_or(Uid::MIN, |cursor| cursor.uid_next);
+    let (mailbox, since) = (target.mailbox.id, site.pass.now());
+    let rows: Vec<(Option<LinkId>, NewLink)> = ops
+        .iter()
+        .filter_map(|planned| {
+            let Op::Move { link, into, name, flags, .. } = &planned.op else { return None };
+            let link = site.base.get(link)?;
+            let state = LinkState::Uploading { name: name.clone(), flags: flags.clone(), uid_next, since };
+            let (content, internal_date) = (link.content, link.internal_date);
+            Some((*into, NewLink { state, content, internal_date, inode: None }))
+        })
+        .collect();
+    let write = site.pass.commit(move |tx| {
+        rows.iter()
+            .map(|(into, new)| match into {
+                Some(id) => {
+                    let NewLink { state, content, internal_date, inode } = new.clone();
+                    tx.set_link(&Link { id: *id, state, content, internal_date, inode })?;
+                    Ok(*id)
+                }
+                None => tx.insert_link(mailbox, new),
+            })
+            .collect()
+    });
+    write.await
+}
+
+/// Carries out `Follow`. The intent is a download into the target under the file's name.
+pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
+    for (to, ops) in by_target(ops) {
+        let Some(target) = site.others.get(&to) else {
+            outcome.left = true;
+            continue;
+        };
+        let mut jobs = Vec::new();
+        for planned in ops {
+            let Op::Follow { link, name, uid, .. } = &planned.op else { continue };
+            match (site.file(name), site.base.get(link).cloned()) {
+                (Some(file), Some(link)) => jobs.push((planned.clone(), file, link, *uid)),
+                _ => outcome.left = true,
+            }
+        }
+        let rows: Vec<NewLink> = jobs.iter().filter_map(|(_, _, link, uid)| intent(link, *uid)).collect();
+        let mailbox = target.mailbox.id;
+        let ids: Result<Vec<LinkId>, _> =
+            site.pass.commit(move |tx| rows.iter().map(|row| tx.insert_link(mailbox, row)).collect()).await;
+        let ids = match ids {
+            Ok(ids) => ids,
+            Err(error) => {
+                // A file of that name is known there already: the message is downloaded instead, by the next round.
+                tracing::info!(mailbox = %to, %error, "did not follow a move");
+                outcome.left = true;
+                continue;
+            }
+        };
+        let (from, into) = (Arc::clone(&site.maildir), Arc::clone(&target.maildir));
+        let moves: Vec<_> = jobs.iter().map(|(_, file, ..)| RemoveJob { file: file.clone(), inode: None }).collect();
+        let results = tokio::task::spawn_blocking(move || from.move_to(&moves, &into)).await??;
+        let mut writes = Vec::new();
+        for (((planned, _, link, uid), id), result) in jobs.into_iter().zip(ids).zip(results) {
+            let LinkState::Synced { flags, .. } = &link.state else { continue };
+            match result {
+                Ok(located) => {
+                    let state = LinkState::Synced { uid, name: located.file.unique(), flags: flags.clone() };
+                    let new = Link { id, state, inode: Some(located.inode), ..link.clone() };
+                    writes.push((link.id, new, site.entry(&planned, None)));
+                }
+                Err(refused) => {
+                    tracing::info!(mailbox = %site.mailbox.name, %refused, "left a move for the next round");
+                    outcome.left = true;
+                }
+            }
+        }
+        site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
+        site.pass.touch(&to);
+        site.pass
+            .commit(move |tx| {
+                for (old, new, entry) in &writes {
+                    tx.delete_link(*old)?;
+                    tx.set_link(new)?;
+                    tx.journal(entry)?;
+                }
+                Ok(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+fn intent(link: &Link, uid: Uid) -> Option<NewLink> {
+    let LinkState::Synced { name, flags, .. } = &link.state else { return None };
+    let state = LinkState::Downloading { uid, name: name.clone(), flags: flags.clone() };
+    Some(NewLink { state, content: None, internal_date: None, inode: None })
+}

@@ -1,0 +1,247 @@
+//! Appends files to the server's mailbox: an intent with the content first, so that a lost answer can be asked for.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Site;
+use crate::db::NewLink;
+use crate::engine::Error;
+use crate::engine::cycle::Outcome;
+use crate::engine::op::{Op, Planned};
+use crate::imap::{self, Outgoing, Session};
+use crate::maildir::{self, FileRef};
+use crate::model::{ContentKey, Flags, Link, LinkId, LinkState, SkipReason, Uid, UniqueName};
+
+/// How many messages, and how many bytes of them, go out between two commits.
+const BATCH_MESSAGES: usize = 200;
+const BATCH_BYTES: u64 = 8 << 20;
+
+/// A message up to this size is read once and kept for the moment between its intent and its way out.
+const IN_MEMORY: u64 = 1 << 20;
+
+/// A file written to within this time may still be growing.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// A file that can go out.
+struct Ready {
+    planned: Planned,
+    link: Option<LinkId>,
+    name: UniqueName,
+    flags: Flags,
+    content: ContentKey,
+    internal_date: i64,
+    inode: u64,
+    body: Vec<u8>,
+    file: FileRef,
+}
+
+/// What a look at a file says.
+enum Look {
+    Ready(Box<Ready>),
+    Unusable(String),
+    TooLarge(u64),
+    /// Still being written, or gone meanwhile: the next round looks again.
+    Later,
+}
+
+/// Carries out `Upload`.
+pub(super) async fn upload(
+    site: &Site<'_>,
+    session: &mut Session,
+    ops: Vec<Planned>,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let mut ops = ops.into_iter().peekable();
+    while ops.peek().is_some() {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(planned) = ops.next_if(|_| batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES) {
+            match look(site, planned.clone()).await? {
+                Look::Ready(ready) => {
+                    bytes += ready.content.fingerprint.size;
+                    batch.push(*ready);
+                }
+                Look::Unusable(why) => skip(site, &planned, SkipReason::Unusable(why)).await?,
+                Look::TooLarge(size) => skip(site, &planned, SkipReason::TooLarge(size)).await?,
+                Look::Later => outcome.left = true,
+            }
+        }
+        if batch.is_empty() {
+            continue;
+        }
+        let ids = intend(site, session, &batch).await?;
+        append(site, session, batch, ids, outcome).await?;
+    }
+    Ok(())
+}
+
+async fn look(site: &Site<'_>, planned: Planned) -> Result<Look, Error> {
+    let Op::Upload { link, name, flags } = planned.op.clone() else { return Ok(Look::Later) };
+    let Some(file) = site.file(&name) else { return Ok(Look::Later) };
+    let (maildir, limit) = (Arc::clone(&site.maildir), site.pass.account.max_message_size);
+    let look = move || {
+        let mut message = match maildir.read(&file) {
+            Ok(message) => message,
+            Err(maildir::Error::Unusable { why, .. }) => return Ok(Look::Unusable(why)),
+            Err(maildir::Error::Missing { .. }) => return Ok(Look::Later),
+            Err(error) => return Err(Error::from(error)),
+        };
+        if message.length() > limit {
+            return Ok(Look::TooLarge(message.length()));
+        }
+        match message.may_be_growing(SystemTime::now(), QUIET) {
+            Ok(false) => {}
+            Ok(true) => return Ok(Look::Later),
+            Err(error) => return Ok(Look::Unusable(error.to_string())),
+        }
+        let (internal_date, inode) = (message.modified(), message.inode());
+        let mut body = Vec::new();
+        let content = if message.length() <= IN_MEMORY {
+            message.read_to_end(&mut body).map(|_| {
+                let mut hasher = maildir::ContentHasher::default();
+                hasher.update(&body);
+                hasher.finish()
+            })
+        } else {
+            message.key()
+        };
+        match (content, message.still_same()) {
+            (Ok(content), Ok(true)) => Ok(Look::Ready(Box::new(Ready {
+                planned,
+                link,
+                name,
+                flags,
+                content,
+                internal_date,
+                inode,
+                body,
+                file,
+            }))),
+            (Ok(_), _) => Ok(Look::Later),
+            (Err(error), _) => Ok(Look::Unusable(error.to_string())),
+        }
+    };
+    tokio::task::spawn_blocking(look).await?
+}
+
+/// Writes down that a file is not uploaded, and why.
+async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason) -> Result<(), Error> {
+    let Op::Upload { link, name, .. } = &planned.op else { return Ok(()) };
+    let inode = site.scan.as_ref().and_then(|scan| Some(scan.get(name)?.inode));
+    site.pass.problem(&site.mailbox.name, format!("{name} was not uploaded: {}", reason.text()));
+    site.pass.tally(&site.mailbox.name, |t| t.skipped += 1);
+    let state = LinkState::Skipped { uid: None, name: Some(name.clone()), reason };
+    let (mailbox, link) = (site.mailbox.id, *link);
+    let write = site.pass.commit(move |tx| {
+        let new = NewLink { state, content: None, internal_date: None, inode };
+        match link {
+            Some(id) => tx.set_link(&Link { id, state: new.state, content: None, internal_date: None, inode }),
+            None => tx.insert_link(mailbox, &new).map(|_| ()),
+        }
+    });
+    write.await
+}
+
+/// Writes the intents of a batch: what is going to be appended, and the UID from which on it can be found.
+async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready]) -> Result<Vec<LinkId>, Error> {
+    let uid_next = session.selected().and_then(|selected| selected.uid_next).unwrap_or(Uid::MIN);
+    let (mailbox, since) = (site.mailbox.id, site.pass.now());
+    let rows: Vec<(Option<LinkId>, NewLink)> = batch
+        .iter()
+        .map(|r| {
+            let state = LinkState::Uploading { name: r.name.clone(), flags: r.flags.clone(), uid_next, since };
+            let (content, internal_date) = (Some(r.content), Some(r.internal_date));
+            (r.link, NewLink { state, content, internal_date, inode: Some(r.inode) })
+        })
+        .collect();
+    let write = site.pass.commit(move |tx| {
+        rows.iter()
+            .map(|(id, new)| match id {
+                Some(id) => {
+                    let NewLink { state, content, internal_date, inode } = new.clone();
+                    tx.set_link(&Link { id: *id, state, content, internal_date, inode })?;
+                    Ok(*id)
+                }
+                None => tx.insert_link(mailbox, new),
+            })
+            .collect()
+    });
+    write.await
+}
+
+/// Sends a batch. A definite no to several at once is asked again for each of them; a no to one is its own matter.
+async fn append(
+    site: &Site<'_>,
+    session: &mut Session,
+    batch: Vec<Ready>,
+    ids: Vec<LinkId>,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![batch.into_iter().zip(ids).collect()];
+    while let Some(group) = groups.pop() {
+        let outgoing = group.iter().map(|(ready, _)| outgoing(site, ready)).collect::<Result<Vec<_>, Error>>()?;
+        match session.append(&site.raw, outgoing).await {
+            Ok(uids) => done(site, group, &uids, outcome).await?,
+            Err(imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. }) if group.len() == 1 => {
+                for (ready, id) in group {
+                    let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
+                    let planned = Planned { op, why: ready.planned.why };
+                    skip(site, &planned, SkipReason::Refused(text.clone())).await?;
+                }
+            }
+            // Several at once are all appended or none is (RFC 3502 §6.3.11).
+            Err(imap::Error::Refused { .. } | imap::Error::Bad { .. }) => {
+                groups.extend(group.into_iter().rev().map(|one| vec![one]));
+            }
+            Err(error) => {
+                site.pass.lost_connection();
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn outgoing(site: &Site<'_>, ready: &Ready) -> Result<Outgoing, Error> {
+    let content: Box<dyn Read + Send> = if ready.body.is_empty() {
+        Box::new(site.maildir.read(&ready.file)?)
+    } else {
+        Box::new(std::io::Cursor::new(ready.body.clone()))
+    };
+    Ok(Outgoing {
+        flags: site.remote_mask.keeps(&ready.flags),
+        internal_date: ready.internal_date,
+        length: ready.content.fingerprint.size,
+        content,
+    })
+}
+
+async fn done(
+    site: &Site<'_>,
+    group: Vec<(Ready, LinkId)>,
+    uids: &[Option<Uid>],
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let (count, bytes) = (group.len() as u64, group.iter().map(|(r, _)| r.content.fingerprint.size).sum());
+    site.pass.meter(&site.mailbox.name).uploaded(count, bytes);
+    let mut writes = Vec::new();
+    for ((ready, id), uid) in group.into_iter().zip(uids) {
+        let Some(uid) = *uid else {
+            // The server did not say which UID it has: the next round finds it by its content.
+            outcome.left = true;
+            continue;
+        };
+        let state = LinkState::Synced { uid, name: ready.name, flags: ready.flags };
+        let (content, internal_date) = (Some(ready.content), Some(ready.internal_date));
+        let link = Link { id, state, content, internal_date, inode: Some(ready.inode) };
+        writes.push((link, site.entry(&ready.planned, None)));
+    }
+    let write = site.pass.commit(move |tx| {
+        for (link, entry) in &writes {
+            tx.set_link(link)?;
+            tx.journal(entry)?;
+        }
+        Ok(())
+    });
+    write.await
+}

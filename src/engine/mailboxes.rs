@@ -1,0 +1,475 @@
+//! Carries out what [`tree`](super::tree) decides about whole mailboxes, and names those that a round is to look at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Error;
+use super::cycle::{Examined, Job};
+use super::execute::{Place, Trash};
+use super::observe::raw_name;
+use super::pass::Pass;
+use super::tree::{Step, reconcile};
+use crate::config::{Direction, OnLocal, OnServer};
+use crate::db::{Mailbox, NewMailbox, Tx};
+use crate::imap::{self, Lists, MailboxStatus, Role, Session};
+use crate::maildir::Maildir;
+use crate::model::{Link, LinkState, MailboxId, MailboxName, UidSet};
+
+/// What a round has to do, and the mailboxes that there are.
+pub(super) struct Prepared {
+    pub jobs: Vec<Job>,
+    pub places: BTreeMap<MailboxName, Place>,
+    pub trash: Option<Trash>,
+    /// Mailboxes that the next round is to look at.
+    pub left: BTreeSet<MailboxName>,
+    /// Something was done.
+    pub did: bool,
+}
+
+/// How many messages prove that a mailbox is another one under a new name.
+const SAMPLE: usize = 20;
+
+/// Brings the mailboxes of both sides together and returns those to look at.
+pub(super) async fn prepare(
+    pass: &Pass<'_>,
+    session: &mut Session,
+    lists: Lists,
+    wanted: Option<&BTreeSet<MailboxName>>,
+    unite: bool,
+) -> Result<Prepared, Error> {
+    let Lists { mailboxes, unusable } = lists;
+    for (name, why) in unusable {
+        pass.account_problem(format!("mailbox {name} of the server cannot be mirrored: {why}"), None);
+    }
+    let in_scope = |name: &MailboxName| pass.account.mailboxes.matches(name) && pass.options.mailboxes.matches(name);
+    let trash = find_trash(pass, &mailboxes);
+    let there: BTreeMap<MailboxName, imap::Listed> =
+        mailboxes.into_iter().filter(|l| l.selectable && in_scope(&l.name)).map(|l| (l.name.clone(), l)).collect();
+    let rows: BTreeMap<MailboxId, Mailbox> =
+        pass.db.read(|tx| tx.mailboxes()).await?.into_iter().filter(|m| in_scope(&m.name)).map(|m| (m.id, m)).collect();
+    let here: BTreeSet<MailboxName> = maildirs(pass, &rows)?.into_iter().filter(|name| in_scope(name)).collect();
+    let known: BTreeMap<MailboxName, MailboxId> = rows.values().map(|m| (m.name.clone(), m.id)).collect();
+    let listed: BTreeSet<MailboxName> = there.keys().cloned().collect();
+    let push = pass.account.direction == Direction::Both;
+    let mut round = Round {
+        pass,
+        session,
+        there: &there,
+        wanted,
+        unite,
+        new_there: listed.iter().filter(|name| !known.contains_key(name)).cloned().collect(),
+        new_here: here.iter().filter(|n| !known.contains_key(n) && !listed.contains(n)).cloned().collect(),
+        renamed: Vec::new(),
+        out: Prepared { jobs: vec![], places: BTreeMap::new(), trash, left: BTreeSet::new(), did: false },
+    };
+    for step in reconcile(&listed, &known, &here, push) {
+        let name = name_of(&step).clone();
+        match round.carry_out(step, &rows).await {
+            Ok(()) => {}
+            Err(error) if error.is_for_account() || error.is_worth_a_retry() => return Err(error),
+            Err(error) => pass.failed_mailbox(&name, &error),
+        }
+    }
+    Ok(round.out)
+}
+
+fn name_of(step: &Step) -> &MailboxName {
+    match step {
+        Step::Mirror { name, .. }
+        | Step::Create { name }
+        | Step::MaildirMissing { name, .. }
+        | Step::GoneThere { name, .. }
+        | Step::Forget { name, .. } => name,
+    }
+}
+
+fn status(listed: &imap::Listed) -> Option<&MailboxStatus> {
+    listed.status.as_ref()?.as_ref().ok()
+}
+
+/// Returns where mails that are thrown away go, by what the user wants and the server has.
+fn find_trash(pass: &Pass<'_>, listed: &[imap::Listed]) -> Option<Trash> {
+    let wants = pass.account.deletions.on_local;
+    let found = listed.iter().find(|l| l.role == Some(Role::Trash) && l.selectable);
+    match (wants, found) {
+        (OnLocal::Auto | OnLocal::Trash, Some(l)) => Some(Trash { name: l.name.clone(), raw: l.raw.clone() }),
+        (OnLocal::Trash, None) => {
+            let text =
+                "the server has no trash mailbox, so what is deleted here is copied to the graveyard and expunged";
+            pass.account_problem(text.to_owned(), None);
+            None
+        }
+        (OnLocal::Auto, None) | (OnLocal::Expunge | OnLocal::Keep, _) => None,
+    }
+}
+
+/// Returns the mailboxes that have a maildir: those found below the root, and those at the paths of known ones.
+fn maildirs(pass: &Pass<'_>, rows: &BTreeMap<MailboxId, Mailbox>) -> Result<BTreeSet<MailboxName>, Error> {
+    let Some(root) = &pass.root else { return Ok(BTreeSet::new()) };
+    let mut here: BTreeSet<MailboxName> = root.mailboxes()?.into_iter().map(|(name, _)| name).collect();
+    for row in rows.values() {
+        if let Some(path) = &row.path
+            && !here.contains(&row.name)
+            && !matches!(root.maildir(path), Ok(None))
+        {
+            here.insert(row.name.clone());
+        }
+    }
+    Ok(here)
+}
+
+struct Round<'r, 'p> {
+    pass: &'r Pass<'p>,
+    session: &'r mut Session,
+    there: &'r BTreeMap<MailboxName, imap::Listed>,
+    wanted: Option<&'r BTreeSet<MailboxName>>,
+    unite: bool,
+    /// Unknown mailboxes of the server: one of them may be a known one under a new name.
+    new_there: Vec<MailboxName>,
+    /// Unknown maildirs, likewise.
+    new_here: Vec<MailboxName>,
+    /// Renames that were followed: a mailbox takes those below it along.
+    renamed: Vec<(MailboxName, MailboxName)>,
+    out: Prepared,
+}
+
+impl Round<'_, '_> {
+    async fn carry_out(&mut self, step: Step, rows: &BTreeMap<MailboxId, Mailbox>) -> Result<(), Error> {
+        let row = |id: MailboxId| rows.get(&id).cloned();
+        match step {
+            // A name that a rename turned out to have led to is not new any more.
+            Step::Mirror { name, known: None, .. } if !self.new_there.contains(&name) => Ok(()),
+            Step::Create { name } if !self.new_here.contains(&name) => Ok(()),
+            Step::Mirror { name, known, make_maildir } => self.mirror(name, known.and_then(row), make_maildir).await,
+            Step::Create { name } => self.create(name).await,
+            Step::MaildirMissing { known, .. } => match row(known) {
+                Some(row) => self.maildir_missing(row).await,
+                None => Ok(()),
+            },
+            Step::GoneThere { known, .. } => match row(known) {
+                Some(row) => self.gone_there(row).await,
+                None => Ok(()),
+            },
+            Step::Forget { known, name } => {
+                tracing::info!(mailbox = %name, "forgot a mailbox that neither side has any more");
+                self.forget(known).await
+            }
+        }
+    }
+
+    /// Tells whether this rename came along with that of a mailbox above.
+    fn came_along(&self, from: &MailboxName, to: &MailboxName) -> bool {
+        self.renamed.iter().any(|(above, now)| {
+            let below = from.as_str().strip_prefix(above.as_str()).filter(|rest| rest.starts_with('/'));
+            below.is_some() && below == to.as_str().strip_prefix(now.as_str())
+        })
+    }
+
+    async fn forget(&mut self, id: MailboxId) -> Result<(), Error> {
+        Ok(self.pass.db.commit(move |tx| delete(tx, id)).await?)
+    }
+
+    fn path_of(&self, name: &MailboxName) -> Result<PathBuf, Error> {
+        match &self.pass.root {
+            Some(root) => Ok(root.path_of(name)?),
+            // In a dry run of the first pass nothing is there, and nothing is made.
+            None => Ok(PathBuf::from(name.as_str())),
+        }
+    }
+
+    async fn mirror(&mut self, name: MailboxName, row: Option<Mailbox>, make_maildir: bool) -> Result<(), Error> {
+        let listed = self.there.get(&name);
+        let raw = listed.map(|l| l.raw.as_bytes().to_vec());
+        let path = match row.as_ref().and_then(|r| r.path.clone()) {
+            Some(path) => path,
+            None => self.path_of(&name)?,
+        };
+        let mut maildir = self.pass.maildir(&path)?;
+        if maildir.is_none() && make_maildir {
+            if self.pass.options.dry_run {
+                self.pass.would(&name, "create the maildir".to_owned(), "new on the server");
+            } else if let Some(root) = &self.pass.root {
+                maildir = Some(Arc::new(root.create_maildir(&path)?));
+                self.out.did = true;
+            }
+        }
+        let row = match row {
+            None => self.insert(NewMailbox { name: name.clone(), raw: raw.clone(), path: Some(path) }).await?,
+            Some(mut row) if raw.is_some() && (row.raw != raw || row.missing_since.is_some()) => {
+                (row.raw, row.missing_since) = (raw, None);
+                self.update(row).await?
+            }
+            Some(row) => row,
+        };
+        self.look_at(row, maildir, listed.and_then(status).copied());
+        Ok(())
+    }
+
+    /// Adds a mailbox to those that there are, and to those to look at.
+    fn look_at(&mut self, mailbox: Mailbox, maildir: Option<Arc<Maildir>>, status: Option<MailboxStatus>) {
+        if let Some(maildir) = &maildir {
+            let place = Place { mailbox: mailbox.clone(), maildir: Arc::clone(maildir) };
+            self.out.places.insert(mailbox.name.clone(), place);
+        }
+        if self.wanted.is_some_and(|wanted| !wanted.contains(&mailbox.name)) {
+            return;
+        }
+        let has_mod_seq = self.session.capabilities().has("CONDSTORE");
+        let changed_there = match (&status, &mailbox.cursor) {
+            // Without a change counter nothing but a listing tells whether flags changed.
+            (Some(status), Some(cursor)) => {
+                !has_mod_seq
+                    || status.uid_validity != cursor.uid_validity
+                    || status.uid_next != Some(cursor.uid_next)
+                    || status.messages != cursor.messages
+                    || status.highest_mod_seq.is_none()
+                    || status.highest_mod_seq != cursor.highest_mod_seq
+            }
+            _ => true,
+        };
+        self.out.jobs.push(Job { mailbox, maildir, changed_there, unite: self.unite, gone: false });
+    }
+
+    async fn insert(&mut self, new: NewMailbox) -> Result<Mailbox, Error> {
+        let inserted = self.pass.db.commit(move |tx| {
+            let id = tx.insert_mailbox(&new)?;
+            tx.mailbox(id)
+        });
+        inserted.await?.ok_or_else(|| Error::Worker("a mailbox that was just written is not there".to_owned()))
+    }
+
+    async fn update(&mut self, row: Mailbox) -> Result<Mailbox, Error> {
+        let write = row.clone();
+        self.pass.db.commit(move |tx| tx.update_mailbox(&write)).await?;
+        Ok(row)
+    }
+
+    async fn create(&mut self, name: MailboxName) -> Result<(), Error> {
+        if self.pass.options.dry_run {
+            self.pass.would(&name, "create the mailbox".to_owned(), "new here");
+            return Ok(());
+        }
+        let raw = self.session.raw_name(&name)?;
+        self.session.create(&raw).await?;
+        self.out.did = true;
+        let path = self.path_of(&name)?;
+        let maildir = self.pass.maildir(&path)?;
+        let row = self.insert(NewMailbox { name, raw: Some(raw.as_bytes().to_vec()), path: Some(path) }).await?;
+        self.look_at(row, maildir, None);
+        Ok(())
+    }
+
+    /// Follows a rename on the server, if the messages under the new name are those that were under the old one.
+    async fn was_renamed_there(&mut self, mut row: Mailbox, to: &MailboxName) -> Result<bool, Error> {
+        let Some(listed) = self.there.get(to) else { return Ok(false) };
+        let epoch = row.cursor.map(|c| c.uid_validity);
+        let sample = self.sample(row.id).await?;
+        if sample.is_empty() || status(listed).map(|s| s.uid_validity) != epoch {
+            return Ok(false);
+        }
+        let selected = self.session.select(&listed.raw).await?;
+        if epoch != Some(selected.uid_validity) {
+            return Ok(false);
+        }
+        let uids: UidSet = sample.iter().filter_map(Link::uid).collect();
+        let seen = self.session.fingerprints(&uids).await?;
+        let same = |link: &Link| {
+            let content = link.content.map(|c| c.fingerprint);
+            seen.iter().any(|s| Some(s.uid) == link.uid() && Some(s.fingerprint) == content)
+        };
+        if !sample.iter().all(same) {
+            return Ok(false);
+        }
+        let path = self.path_of(to)?;
+        if self.pass.options.dry_run {
+            self.pass.would(&row.name, format!("rename the maildir to {to}"), "renamed on the server");
+            return Ok(true);
+        }
+        if let (Some(root), Some(from)) = (&self.pass.root, &row.path)
+            && !(self.came_along(&row.name, to) && root.maildir(from)?.is_none())
+        {
+            root.rename_maildir(from, &path)?;
+        }
+        self.renamed.push((row.name.clone(), to.clone()));
+        tracing::info!(from = %row.name, %to, "followed a rename on the server");
+        (row.name, row.raw, row.path) = (to.clone(), Some(listed.raw.as_bytes().to_vec()), Some(path.clone()));
+        let row = self.update(row).await?;
+        self.out.did = true;
+        let maildir = self.pass.maildir(&path)?;
+        self.look_at(row, maildir, status(listed).copied());
+        Ok(true)
+    }
+
+    /// Returns some links of a mailbox, spread over it, whose content is known.
+    async fn sample(&self, id: MailboxId) -> Result<Vec<Link>, Error> {
+        let links = self.pass.db.read(move |tx| {
+            let mut links = Vec::new();
+            let all = usize::try_from(tx.count(id)?.synced).unwrap_or(usize::MAX);
+            let (mut i, every) = (0, all.div_ceil(SAMPLE).max(1));
+            tx.links_by_uid(id, &mut |link| {
+                if i % every == 0 && link.content.is_some() && matches!(link.state, LinkState::Synced { .. }) {
+                    links.push(link);
+                }
+                i += 1;
+            })?;
+            Ok(links)
+        });
+        Ok(links.await?)
+    }
+
+    /// Renames a mailbox on the server whose maildir was renamed, if the files under the new name are those that were
+    /// under the old one.
+    async fn was_renamed_here(&mut self, mut row: Mailbox, to: &MailboxName) -> Result<bool, Error> {
+        let path = self.path_of(to)?;
+        let Some(maildir) = self.pass.maildir(&path)? else { return Ok(false) };
+        let sample = self.sample(row.id).await?;
+        let look = Arc::clone(&maildir);
+        let scan = tokio::task::spawn_blocking(move || look.scan()).await??;
+        let there = sample.iter().filter(|link| link.name().is_some_and(|name| scan.get(name).is_some())).count();
+        // Some may have been deleted along with it; but most must be there.
+        if sample.is_empty() || there * 2 <= sample.len() {
+            return Ok(false);
+        }
+        if self.pass.options.dry_run {
+            self.pass.would(&row.name, format!("rename the mailbox to {to}"), "renamed here");
+            return Ok(true);
+        }
+        let raw = self.session.raw_name(to)?;
+        if !self.came_along(&row.name, to) {
+            self.session.rename(&raw_name(&row), &raw).await?;
+        }
+        self.renamed.push((row.name.clone(), to.clone()));
+        tracing::info!(from = %row.name, %to, "renamed on the server what was renamed here");
+        (row.name, row.raw, row.path) = (to.clone(), Some(raw.as_bytes().to_vec()), Some(path));
+        let row = self.update(row).await?;
+        self.out.did = true;
+        self.look_at(row, Some(maildir), None);
+        Ok(true)
+    }
+
+    /// Holds a mailbox whose maildir is missing, unless it has a new name; once the user has decided, the maildir is made again.
+    async fn maildir_missing(&mut self, row: Mailbox) -> Result<(), Error> {
+        if self.pass.account.direction == Direction::Both && !row.name.is_inbox() {
+            for to in self.new_here.clone() {
+                if self.was_renamed_here(row.clone(), &to).await? {
+                    self.new_here.retain(|name| *name != to);
+                    return Ok(());
+                }
+            }
+        }
+        let id = row.id;
+        let (counts, hold) = self.pass.db.read(move |tx| Ok((tx.count(id)?, tx.mailbox_hold(id)?))).await?;
+        let known = counts.synced + counts.downloading + counts.uploading;
+        if known == 0 || hold.as_ref().is_some_and(|h| h.approved) {
+            if !self.pass.options.dry_run {
+                if let (Some(root), Some(path)) = (&self.pass.root, &row.path) {
+                    root.create_maildir(path)?;
+                }
+                self.pass.db.commit(move |tx| tx.release(id)).await?;
+                self.out.did = true;
+            }
+            let row = Mailbox { must_scan: true, stamp: None, ..row };
+            let (name, row) = (row.name.clone(), self.update(row).await?);
+            return self.mirror(name, Some(row), false).await;
+        }
+        let why =
+            format!("its maildir is missing, and {known} messages with it; put it back, or say what the absence means");
+        self.pass.hold(&row.name, known, why.clone());
+        self.pass.db.commit(move |tx| tx.hold_mailbox(id, &why)).await?;
+        Ok(())
+    }
+
+    /// Takes up a mailbox that the server lists no more. If it has no new name, then after a second LIST and a refused SELECT it is gone.
+    async fn gone_there(&mut self, row: Mailbox) -> Result<(), Error> {
+        for to in self.new_there.clone() {
+            if self.was_renamed_there(row.clone(), &to).await? {
+                self.new_there.retain(|name| *name != to);
+                return Ok(());
+            }
+        }
+        let keeps = self.pass.account.deletions.on_server == OnServer::Keep;
+        if row.missing_since.is_none() {
+            let name = row.name.clone();
+            let row = Mailbox { missing_since: Some(self.pass.now()), ..row };
+            self.update(row).await?;
+            if !keeps {
+                self.out.left.insert(name);
+            }
+            return Ok(());
+        }
+        if keeps {
+            return Ok(());
+        }
+        let raw = raw_name(&row);
+        match self.session.select(&raw).await {
+            Err(imap::Error::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => {
+                let text = "the server does not list it, but has it; nothing was done about it".to_owned();
+                self.pass.problem(&row.name, text);
+                self.pass.partial(&row.name);
+                return Ok(());
+            }
+        }
+        if self.wanted.is_some_and(|wanted| !wanted.contains(&row.name)) {
+            return Ok(());
+        }
+        let maildir = match &row.path {
+            Some(path) => self.pass.maildir(path)?,
+            None => None,
+        };
+        self.out.jobs.push(Job { mailbox: row, maildir, changed_there: true, unite: false, gone: true });
+        Ok(())
+    }
+}
+
+/// Ends a mailbox that is gone from the server, once its messages are in the graveyard: what is left in its maildir is
+/// new or was changed here, and makes it a mailbox again. Returns whether nothing is left to do.
+pub(super) async fn bury(pass: &Pass<'_>, examined: Examined) -> Result<bool, Error> {
+    let (id, name) = (examined.mailbox.id, examined.mailbox.name.clone());
+    let removals_wait = pass
+        .db
+        .read(move |tx| {
+            let mut waiting = false;
+            let held: BTreeSet<_> = tx.held(id)?.into_iter().map(|h| h.link).collect();
+            tx.links_by_uid(id, &mut |link| waiting |= held.contains(&link.id))?;
+            Ok(waiting)
+        })
+        .await?;
+    let unexamined = examined.scanned.as_ref().is_none_or(|s| s.doubt.is_some());
+    if removals_wait || unexamined {
+        return Ok(false);
+    }
+    let left = match &examined.maildir {
+        Some(maildir) => {
+            let maildir = Arc::clone(maildir);
+            tokio::task::spawn_blocking(move || maildir.scan()).await??.len()
+        }
+        None => 0,
+    };
+    if left == 0
+        && let (Some(root), Some(path)) = (&pass.root, &examined.mailbox.path)
+    {
+        match root.archive_maildir(path, &pass.graveyard, &name) {
+            Ok(()) | Err(crate::maildir::Error::Occupied { .. } | crate::maildir::Error::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    pass.db.commit(move |tx| delete(tx, id)).await?;
+    tracing::info!(mailbox = %name, left, "a mailbox that is gone from the server was ended");
+    Ok(left == 0)
+}
+
+/// Deletes the row of a mailbox, and those of its messages.
+fn delete(tx: &Tx<'_>, id: MailboxId) -> Result<(), crate::db::Error> {
+    let mut links = Vec::new();
+    tx.links_by_uid(id, &mut |link| links.push(link.id))?;
+    tx.links_by_name(id, &mut |row| links.push(row.id))?;
+    links.sort_unstable();
+    links.dedup();
+    for link in links {
+        tx.delete_link(link)?;
+    }
+    tx.delete_mailbox(id)
+}

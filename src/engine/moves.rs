@@ -1,0 +1,325 @@
+//! Turns a removal in one place and the arrival of the same content in another into one move.
+//! Pure: no I/O, no clock. See [`crate`] for the map.
+
+use std::collections::BTreeMap;
+
+use super::op::{Op, Planned, Why};
+use super::rebind::Unlinked;
+use crate::model::{ContentKey, Fingerprint, Link, LinkId, MailboxId, MailboxName, Uid, UniqueName};
+
+/// A mailbox's part in the search for moves.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// The mailbox's name.
+    pub name: MailboxName,
+    /// Its plan; moves are put into the plan of the mailbox that the message leaves.
+    pub plan: Vec<Planned>,
+    /// The rows that its plan is about.
+    pub base: BTreeMap<LinkId, Link>,
+    /// The content of the files that it would upload.
+    pub files: BTreeMap<UniqueName, ContentKey>,
+    /// What is known of the messages that it would download.
+    pub messages: BTreeMap<Uid, Unlinked>,
+}
+
+/// Tells whether any file that is to be uploaded could be one whose message is to be expunged.
+#[must_use]
+pub fn may_have_moved_here<'a>(plans: impl Iterator<Item = &'a [Planned]>) -> bool {
+    let (mut gone, mut came) = (false, false);
+    for planned in plans.flatten() {
+        gone |= matches!(planned.op, Op::Expunge { .. });
+        came |= matches!(planned.op, Op::Upload { .. });
+    }
+    gone && came
+}
+
+/// Returns the sizes of the messages whose files are to be removed: only a message of such a size can be one of them.
+#[must_use]
+pub fn sizes_removed_here<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<u64> {
+    let mut sizes: Vec<u64> = parts
+        .flat_map(|part| part.plan.iter().filter_map(|p| content_removed(part, &p.op)))
+        .map(|content| content.fingerprint.size)
+        .collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
+}
+
+fn content_removed(part: &Part, op: &Op) -> Option<ContentKey> {
+    match op {
+        Op::Remove { link, .. } => part.base.get(link)?.content,
+        _ => None,
+    }
+}
+
+fn content_expunged(part: &Part, op: &Op) -> Option<ContentKey> {
+    match op {
+        Op::Expunge { link, .. } => part.base.get(link)?.content,
+        _ => None,
+    }
+}
+
+/// Rewrites the plans: `Expunge` here with `Upload` there becomes `Move`, `Remove` here with `Download` there becomes
+/// `Follow`, where the content proves it. In one mailbox both become `Adopt`: only a number or a name changed.
+///
+/// A file's content is its digest. A message's is its fingerprint together with its INTERNALDATE, which a move keeps; a
+/// fingerprint that stands for different contents proves nothing.
+pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
+    pair(
+        parts,
+        content_expunged,
+        |part, op| {
+            let Op::Upload { name, .. } = op else { return None };
+            Some(part.files.get(name)?.digest)
+        },
+        |link| link.content.map(|c| c.digest),
+        move_there,
+    );
+    pair(
+        parts,
+        content_removed,
+        |part, op| {
+            let Op::Download { uid, link: None, .. } = op else { return None };
+            part.messages.get(uid).map(|m| (m.fingerprint, m.internal_date))
+        },
+        |link| Some((link.content?.fingerprint, link.internal_date?)),
+        follow_here,
+    );
+}
+
+/// Finds for each op of which `gone` knows the content one whose `came` is the same, and lets `join` make one of both.
+fn pair<K: Ord>(
+    parts: &mut BTreeMap<MailboxId, Part>,
+    gone: impl Fn(&Part, &Op) -> Option<ContentKey>,
+    came: impl Fn(&Part, &Op) -> Option<K>,
+    key: impl Fn(&Link) -> Option<K>,
+    join: impl Fn(&Op, &Op, &MailboxName, bool) -> Option<Planned>,
+) {
+    let mut arrivals: BTreeMap<K, Vec<(MailboxId, Op)>> = BTreeMap::new();
+    for (id, part) in parts.iter() {
+        for planned in &part.plan {
+            if let Some(key) = came(part, &planned.op) {
+                arrivals.entry(key).or_default().push((*id, planned.op.clone()));
+            }
+        }
+    }
+    if arrivals.is_empty() {
+        return;
+    }
+    let clear = clear_fingerprints(parts, &gone);
+    let names: BTreeMap<MailboxId, MailboxName> = parts.iter().map(|(id, part)| (*id, part.name.clone())).collect();
+    let mut arrived: Vec<(MailboxId, Op)> = Vec::new();
+    for (id, part) in parts.iter_mut() {
+        for i in 0..part.plan.len() {
+            let leaving = &part.plan[i].op;
+            let Some(content) = gone(part, leaving).filter(|c| clear.get(&c.fingerprint) == Some(&true)) else {
+                continue;
+            };
+            debug_assert_eq!(leaving.link().and_then(|l| part.base.get(&l)).and_then(|l| l.content), Some(content));
+            let key = leaving.link().and_then(|link| part.base.get(&link)).and_then(&key);
+            let Some(candidates) = key.and_then(|key| arrivals.get_mut(&key)) else { continue };
+            // In its own mailbox first: then nothing moved at all.
+            let Some(at) = candidates.iter().position(|(to, _)| to == id).or(candidates.len().checked_sub(1)) else {
+                continue;
+            };
+            let (to, arriving) = &candidates[at];
+            if let Some(planned) = names.get(to).and_then(|name| join(leaving, arriving, name, to == id)) {
+                part.plan[i] = planned;
+                arrived.push(candidates.remove(at));
+            }
+        }
+    }
+    for (id, op) in arrived {
+        if let Some(part) = parts.get_mut(&id) {
+            part.plan.retain(|planned| planned.op != op);
+        }
+    }
+}
+
+/// Tells for each fingerprint of what is gone whether it stands for one content only.
+fn clear_fingerprints(
+    parts: &BTreeMap<MailboxId, Part>,
+    gone: &impl Fn(&Part, &Op) -> Option<ContentKey>,
+) -> BTreeMap<Fingerprint, bool> {
+    let mut first: BTreeMap<Fingerprint, (ContentKey, bool)> = BTreeMap::new();
+    for part in parts.values() {
+        for content in part.plan.iter().filter_map(|p| gone(part, &p.op)) {
+            let (seen, clear) = first.entry(content.fingerprint).or_insert((content, true));
+            *clear &= seen.digest == content.digest;
+        }
+    }
+    first.into_iter().map(|(fingerprint, (_, clear))| (fingerprint, clear)).collect()
+}
+
+fn move_there(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Option<Planned> {
+    let (Op::Expunge { link, uid, .. }, Op::Upload { link: into, name, flags }) = (leaving, arriving) else {
+        return None;
+    };
+    let (link, uid, name) = (*link, *uid, name.clone());
+    let op = match (same, into) {
+        (true, None) => Op::Adopt { link, uid, name },
+        (true, Some(_)) => return None,
+        (false, into) => Op::Move { link, uid, to: to.clone(), into: *into, name, flags: flags.clone() },
+    };
+    Some(Planned { op, why: Why::MovedHere })
+}
+
+fn follow_here(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Option<Planned> {
+    let (Op::Remove { link, name, .. }, Op::Download { uid, flags, .. }) = (leaving, arriving) else {
+        return None;
+    };
+    let (link, uid, name) = (*link, *uid, name.clone());
+    let op = if same {
+        Op::Adopt { link, uid, name }
+    } else {
+        Op::Follow { link, name, to: to.clone(), uid, flags: flags.clone() }
+    };
+    Some(Planned { op, why: Why::MovedOnServer })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::model::{Digest, Flags, GoneRemote, LinkState, Proof, RemoteEvidence};
+
+    fn uid(n: u64) -> Uid {
+        Uid::new(n).unwrap()
+    }
+
+    fn name(n: &str) -> UniqueName {
+        UniqueName::new(n.as_bytes())
+    }
+
+    fn content(header: u8, body: u8) -> ContentKey {
+        let fingerprint = Fingerprint { header: Digest([header; 32]), size: 10 + u64::from(header) };
+        ContentKey { digest: Digest([body; 32]), fingerprint }
+    }
+
+    fn proof() -> Proof {
+        let evidence = RemoteEvidence {
+            ended: true,
+            counted: 0,
+            exists: 0,
+            same_validity: true,
+            went_forward: true,
+            missing: [uid(1)].into(),
+            found_again: Some(BTreeSet::new()),
+        };
+        GoneRemote::prove(&evidence).unwrap().proof(uid(1)).unwrap()
+    }
+
+    fn part(mailbox: &str) -> Part {
+        Part {
+            name: mailbox.into(),
+            plan: vec![],
+            base: BTreeMap::new(),
+            files: BTreeMap::new(),
+            messages: BTreeMap::new(),
+        }
+    }
+
+    fn known(part: &mut Part, id: i64, uid_: u64, file: &str, content: ContentKey, date: i64) {
+        let state = LinkState::Synced { uid: uid(uid_), name: name(file), flags: Flags::new() };
+        let id = LinkId(id);
+        part.base.insert(id, Link { id, state, content: Some(content), internal_date: Some(date), inode: None });
+    }
+
+    fn leaves_here(part: &mut Part, id: i64, u: u64) {
+        let op = Op::Expunge { link: LinkId(id), uid: uid(u), flags: Flags::new(), proof: proof() };
+        part.plan.push(Planned { op, why: Why::DeletedHere });
+    }
+
+    fn leaves_there(part: &mut Part, id: i64, file: &str) {
+        let op = Op::Remove { link: LinkId(id), name: name(file), flags: Flags::new(), proof: proof() };
+        part.plan.push(Planned { op, why: Why::DeletedOnServer });
+    }
+
+    fn comes_here(part: &mut Part, file: &str, content: ContentKey) {
+        part.files.insert(name(file), content);
+        let op = Op::Upload { link: None, name: name(file), flags: Flags::new() };
+        part.plan.push(Planned { op, why: Why::NewHere });
+    }
+
+    fn comes_there(part: &mut Part, u: u64, content: ContentKey, date: i64) {
+        let unlinked = Unlinked { uid: uid(u), fingerprint: content.fingerprint, internal_date: date };
+        part.messages.insert(uid(u), unlinked);
+        let op = Op::Download { link: None, uid: uid(u), name: None, flags: Flags::new() };
+        part.plan.push(Planned { op, why: Why::NewOnServer });
+    }
+
+    fn result(a: Part, b: Part) -> String {
+        let mut parts = BTreeMap::from([(MailboxId(1), a), (MailboxId(2), b)]);
+        find(&mut parts);
+        parts.values().flat_map(|p| p.plan.iter().map(move |o| format!("{}: {o}\n", p.name))).collect()
+    }
+
+    #[test]
+    fn a_file_moved_under_the_same_or_another_name_moves_the_message() {
+        for file in ["old", "new"] {
+            let (mut a, mut b) = (part("A"), part("B"));
+            known(&mut a, 1, 7, "old", content(1, 1), 5);
+            leaves_here(&mut a, 1, 7);
+            comes_here(&mut b, file, content(1, 1));
+            assert_eq!(result(a, b), format!("A: move uid 7 to B {file}: moved here\n"));
+        }
+    }
+
+    #[test]
+    fn a_message_moved_on_the_server_moves_the_file() {
+        let (mut a, mut b) = (part("A"), part("B"));
+        known(&mut a, 1, 7, "old", content(1, 1), 5);
+        leaves_there(&mut a, 1, "old");
+        comes_there(&mut b, 3, content(1, 1), 5);
+        assert_eq!(result(a, b), "A: follow old to B uid 3: moved on the server\n");
+    }
+
+    #[test]
+    fn other_content_or_another_date_is_no_move() {
+        let (mut a, mut b) = (part("A"), part("B"));
+        known(&mut a, 1, 7, "old", content(1, 1), 5);
+        known(&mut a, 2, 8, "old2", content(2, 2), 5);
+        leaves_here(&mut a, 1, 7);
+        leaves_there(&mut a, 2, "old2");
+        comes_here(&mut b, "new", content(1, 9));
+        comes_there(&mut b, 3, content(2, 2), 6);
+        let text = result(a, b);
+        assert!(!text.contains("move uid") && !text.contains("follow"), "{text}");
+        assert_eq!(text.lines().count(), 4);
+    }
+
+    #[test]
+    fn equal_headers_with_different_bodies_prove_nothing() {
+        let (mut a, mut b) = (part("A"), part("B"));
+        known(&mut a, 1, 7, "x", content(1, 1), 5);
+        known(&mut a, 2, 8, "y", content(1, 2), 5);
+        leaves_there(&mut a, 1, "x");
+        leaves_there(&mut a, 2, "y");
+        comes_there(&mut b, 3, content(1, 1), 5);
+        assert!(!result(a, b).contains("follow"));
+    }
+
+    #[test]
+    fn copies_are_counted() {
+        let (mut a, mut b) = (part("A"), part("B"));
+        known(&mut a, 1, 7, "x", content(1, 1), 5);
+        known(&mut a, 2, 8, "y", content(1, 1), 5);
+        leaves_here(&mut a, 1, 7);
+        leaves_here(&mut a, 2, 8);
+        comes_here(&mut b, "z", content(1, 1));
+        assert_eq!(result(a, b), "A: move uid 7 to B z: moved here\nA: expunge uid 8: deleted here\n");
+    }
+
+    #[test]
+    fn in_one_mailbox_only_a_name_or_a_number_changed() {
+        let mut a = part("A");
+        known(&mut a, 1, 7, "old", content(1, 1), 5);
+        known(&mut a, 2, 8, "same", content(2, 2), 5);
+        leaves_here(&mut a, 1, 7);
+        comes_here(&mut a, "new", content(1, 1));
+        leaves_there(&mut a, 2, "same");
+        comes_there(&mut a, 9, content(2, 2), 5);
+        assert_eq!(result(a, part("B")), "A: adopt uid 7 new: moved here\nA: adopt uid 9 same: moved on the server\n");
+    }
+}

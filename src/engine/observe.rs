@@ -1,0 +1,310 @@
+//! Compares what was seen on each side with the base: what differs, what is missing, and whether the missing is gone.
+//! An incremental view and a full one lead to the same trees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::Error;
+use super::flags::Mask;
+use crate::db::{self, Db, Mailbox, Stage, Tx};
+use crate::imap::{Listing, Observation, Selected, Session};
+use crate::maildir::{Entry, Maildir, Scan};
+use crate::model::{
+    Cursor, Doubt, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, Local, LocalEvidence, LocalMessage, MailboxId,
+    Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
+};
+
+/// What was seen of a mailbox on the server.
+pub(super) struct Observed {
+    /// Where the cursor may move to.
+    pub cursor: Cursor,
+    /// Everything was listed.
+    pub full: bool,
+    /// What differs from the base, and what is gone.
+    pub remote: Remote,
+    /// Why what is missing is not proven to be gone.
+    pub doubt: Option<Doubt>,
+    /// What the mailbox can do.
+    pub selected: Selected,
+}
+
+/// Returns what differs from the base; a view that does not add up is replaced by a full one, once.
+pub(super) async fn observe(session: &mut Session, db: &Db, mailbox: &Mailbox, full: bool) -> Result<Observed, Error> {
+    let raw = raw_name(mailbox);
+    let observation = session.observe(&raw, mailbox.cursor.as_ref(), full).await?;
+    let was_full = matches!(observation.listing, Listing::Full);
+    let observed = compare_remote(session, db, mailbox, observation).await?;
+    match observed.doubt {
+        Some(doubt) if !was_full => {
+            tracing::info!(mailbox = %mailbox.name, %doubt, "listed everything, since the changes did not add up");
+            let observation = session.observe(&raw, mailbox.cursor.as_ref(), true).await?;
+            compare_remote(session, db, mailbox, observation).await
+        }
+        _ => Ok(observed),
+    }
+}
+
+/// Returns the server's name of a mailbox.
+pub(super) fn raw_name(mailbox: &Mailbox) -> crate::imap::RawName {
+    crate::imap::RawName::new(mailbox.raw.as_deref().unwrap_or_default())
+}
+
+/// Tells whether the numbers that the links hold under are void: the epoch changed, or the server went back in time.
+pub(super) fn is_void(before: &Cursor, now: &Cursor) -> bool {
+    let back = |(a, b): (Option<crate::model::ModSeq>, Option<_>)| matches!((a, b), (Some(a), Some(b)) if b < a);
+    before.uid_validity != now.uid_validity
+        || now.uid_next < before.uid_next
+        || back((before.highest_mod_seq, now.highest_mod_seq))
+}
+
+async fn compare_remote(
+    session: &mut Session,
+    db: &Db,
+    mailbox: &Mailbox,
+    observation: Observation,
+) -> Result<Observed, Error> {
+    let Observation { cursor, messages, listing, exists, selected } = observation;
+    let (id, full) = (mailbox.id, matches!(listing, Listing::Full));
+    let mut compared = db.read(move |tx| compare(tx, id, messages, listing)).await?;
+    if !compared.unnamed.is_empty() {
+        // Listed, but neither known nor named as changed: an earlier pass could not take them.
+        compared.messages.extend(session.flags(&compared.unnamed).await?);
+    }
+    let found_again = if compared.missing.is_empty() {
+        None
+    } else {
+        let missing: UidSet = compared.missing.iter().copied().collect();
+        Some(session.present(&missing).await?.iter().collect())
+    };
+    let evidence = RemoteEvidence {
+        ended: true, // a listing that broke off is an error, and does not come here
+        counted: compared.counted,
+        exists: exists.into(),
+        same_validity: mailbox.cursor.is_some_and(|c| c.uid_validity == cursor.uid_validity),
+        went_forward: mailbox.cursor.is_some_and(|c| !is_void(&c, &cursor)),
+        missing: compared.missing,
+        found_again,
+    };
+    let (gone, doubt) = match GoneRemote::prove(&evidence) {
+        Ok(gone) => (gone, None),
+        Err(doubt) => (GoneRemote::default(), Some(doubt)),
+    };
+    Ok(Observed { cursor, full, remote: Remote { messages: compared.messages, gone }, doubt, selected })
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Compared {
+    messages: BTreeMap<Uid, RemoteMessage>,
+    missing: BTreeSet<Uid>,
+    unnamed: UidSet,
+    counted: u64,
+}
+
+/// Finds what differs from the base, what is missing, and how many messages there are by the listing.
+fn compare(
+    tx: &Tx<'_>,
+    mailbox: MailboxId,
+    messages: BTreeMap<Uid, RemoteMessage>,
+    listing: Listing,
+) -> Result<Compared, db::Error> {
+    let mut out = Compared { messages, ..Compared::default() };
+    let (mut same, mut known) = (Vec::new(), 0);
+    match listing {
+        Listing::Full => {
+            out.counted = out.messages.len() as u64;
+            tx.each_uid(mailbox, &mut |uid, bits, keywords, _, stage| match out.messages.get(&uid) {
+                Some(message) if stage == Stage::Synced && are(&message.flags, bits, keywords) => same.push(uid),
+                Some(_) => {}
+                None => {
+                    out.missing.insert(uid);
+                }
+            })?;
+        }
+        Listing::Changed { uids } => {
+            out.counted = uids.len();
+            let mut linked = UidSet::default();
+            tx.each_uid(mailbox, &mut |uid, bits, keywords, _, stage| {
+                linked.insert(uid);
+                match out.messages.get(&uid) {
+                    Some(message) if stage == Stage::Synced && are(&message.flags, bits, keywords) => same.push(uid),
+                    Some(_) => {}
+                    None if uids.contains(uid) => {}
+                    None => {
+                        out.missing.insert(uid);
+                    }
+                }
+            })?;
+            out.unnamed = uids.iter().filter(|u| !linked.contains(*u) && !out.messages.contains_key(u)).collect();
+        }
+        Listing::Delta { vanished } => {
+            let mut new: BTreeSet<Uid> = out.messages.keys().copied().collect();
+            tx.each_uid(mailbox, &mut |uid, bits, keywords, _, stage| {
+                known += 1;
+                new.remove(&uid);
+                match out.messages.get(&uid) {
+                    Some(message) if stage == Stage::Synced && are(&message.flags, bits, keywords) => same.push(uid),
+                    None if vanished.contains(uid) => {
+                        out.missing.insert(uid);
+                    }
+                    Some(_) | None => {}
+                }
+            })?;
+            out.counted = known + new.len() as u64 - out.missing.len() as u64;
+        }
+    }
+    for uid in same {
+        out.messages.remove(&uid);
+    }
+    Ok(out)
+}
+
+/// Tells whether `flags` are those that the database holds as bits and words.
+fn are(flags: &Flags, bits: u8, keywords: &str) -> bool {
+    flags.bits() == bits
+        && if keywords.is_empty() {
+            flags.keywords().next().is_none()
+        } else {
+            *flags == Flags::from_parts(bits, keywords.split(' ').filter_map(Keyword::new))
+        }
+}
+
+/// What was seen of a maildir.
+pub(super) struct Scanned {
+    /// The scan itself: where each file is.
+    pub scan: Arc<Scan>,
+    /// What differs from the base, and what is gone.
+    pub local: Local,
+    /// Why what is missing is not proven to be gone.
+    pub doubt: Option<Doubt>,
+    /// Files that hold what their link says, under another inode: as after a copy of the tree.
+    pub inodes: Vec<(LinkId, u64)>,
+}
+
+/// Returns what differs from the base. Blocks.
+pub(super) fn scan(db: &Db, maildir: &Maildir, mailbox: MailboxId, mask: &Mask) -> Result<Scanned, Error> {
+    let scan = Arc::new(maildir.scan()?);
+    let (seen, mask) = (Arc::clone(&scan), mask.clone());
+    let (mut messages, missing, suspects) = db.read_now(move |tx| compare_scan(tx, mailbox, &seen, &mask))?;
+    let mut inodes = Vec::new();
+    for (link, name) in suspects {
+        let Some(found) = scan.get(&name) else { continue };
+        let same = match maildir.read(&found.file()) {
+            Ok(mut message) => match (message.key(), link.content) {
+                (Ok(key), Some(content)) => key == content,
+                // A skipped file that can be read now is another one than the one that could not.
+                (Ok(_), None) => false,
+                // What cannot be read is not known to be another message.
+                (Err(_), _) => true,
+            },
+            Err(_) => true,
+        };
+        if same {
+            inodes.push((link.id, found.inode));
+        } else {
+            let message = messages.entry(name).or_insert_with(|| message(&found));
+            message.replaced = true;
+        }
+    }
+    let evidence = LocalEvidence {
+        marker: true, // checked when the pass began, and the root is held open since
+        ended: true,  // a read that failed is an error, and does not come here
+        new_first: true,
+        unchanged: scan.unchanged,
+        missing,
+    };
+    let (gone, doubt) = match GoneLocal::prove(evidence) {
+        Ok(gone) => (gone, None),
+        Err(doubt) => (GoneLocal::default(), Some(doubt)),
+    };
+    Ok(Scanned { scan, local: Local { messages, gone }, doubt, inodes })
+}
+
+fn message(entry: &Entry<'_>) -> LocalMessage {
+    LocalMessage { flags: entry.flags.clone(), place: entry.place, inode: entry.inode, replaced: false }
+}
+
+type Differences = (BTreeMap<UniqueName, LocalMessage>, BTreeSet<UniqueName>, Vec<(Link, UniqueName)>);
+
+/// Walks over files and links together, both in the order of their names: what differs, what is missing, and the files
+/// that may be others than their links say.
+fn compare_scan(tx: &Tx<'_>, mailbox: MailboxId, scan: &Scan, mask: &Mask) -> Result<Differences, db::Error> {
+    let (mut differing, mut missing, mut suspects) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+    let mut files = scan.iter().peekable();
+    tx.links_by_name(mailbox, &mut |row| {
+        while let Some(file) = files.next_if(|file| file.name < row.name) {
+            differing.insert(UniqueName::new(file.name), message(&file));
+        }
+        match files.next_if(|file| file.name == row.name) {
+            None => {
+                missing.insert(UniqueName::new(row.name));
+            }
+            Some(file) => {
+                let base = Flags::from_parts(row.flags, row.keywords.split(' ').filter_map(Keyword::new));
+                let agrees = match row.state {
+                    Stage::Synced => mask.read(&file.flags, &base) == base,
+                    Stage::Downloading | Stage::Uploading => false,
+                    Stage::Skipped => true,
+                };
+                if !agrees {
+                    differing.insert(UniqueName::new(file.name), message(&file));
+                }
+                let settled = matches!(row.state, Stage::Synced | Stage::Skipped);
+                if settled && row.inode != Some(file.inode) {
+                    suspects.push(row.id);
+                }
+            }
+        }
+    })?;
+    for file in files {
+        differing.insert(UniqueName::new(file.name), message(&file));
+    }
+    let suspects = tx.links_by_ids(&suspects)?.into_iter().filter_map(|link| {
+        let name = link.name()?.clone();
+        Some((link, name))
+    });
+    let suspects = suspects.collect();
+    Ok((differing, missing, suspects))
+}
+
+/// Tells whether everything that was named on the server is agreed: its link has the flags that were seen, and what is
+/// gone has no link any more. Only then may the cursor move.
+pub(super) fn is_agreed_remote(
+    tx: &Tx<'_>,
+    mailbox: MailboxId,
+    remote: &Remote,
+    mask: &Mask,
+    merged: &BTreeSet<LinkId>,
+) -> Result<bool, db::Error> {
+    let named: UidSet = remote.messages.keys().copied().chain(remote.gone.iter()).collect();
+    let links: BTreeMap<Uid, Link> =
+        tx.links_of_uids(mailbox, &named)?.into_iter().filter_map(|l| Some((l.uid()?, l))).collect();
+    let agreed = |(uid, message): (&Uid, &RemoteMessage)| {
+        links.get(uid).is_some_and(|link| is_settled(link, |base| mask.read(&message.flags, base), merged))
+    };
+    Ok(remote.messages.iter().all(agreed) && !remote.gone.iter().any(|uid| links.contains_key(&uid)))
+}
+
+/// The same for what was named in the maildir: only then may its stamp be trusted.
+pub(super) fn is_agreed_local(
+    tx: &Tx<'_>,
+    mailbox: MailboxId,
+    local: &Local,
+    mask: &Mask,
+    merged: &BTreeSet<LinkId>,
+) -> Result<bool, db::Error> {
+    let named: Vec<UniqueName> = local.messages.keys().chain(local.gone.iter()).cloned().collect();
+    let links: BTreeMap<UniqueName, Link> =
+        tx.links_of_names(mailbox, &named)?.into_iter().filter_map(|l| Some((l.name()?.clone(), l))).collect();
+    let agreed = |(name, message): (&UniqueName, &LocalMessage)| {
+        links.get(name).is_some_and(|link| is_settled(link, |base| mask.read(&message.flags, base), merged))
+    };
+    Ok(local.messages.iter().all(agreed) && !local.gone.iter().any(|name| links.contains_key(name)))
+}
+
+fn is_settled(link: &Link, read: impl Fn(&Flags) -> Flags, merged: &BTreeSet<LinkId>) -> bool {
+    match &link.state {
+        crate::model::LinkState::Synced { flags, .. } => merged.contains(&link.id) || read(flags) == *flags,
+        crate::model::LinkState::Skipped { .. } => true,
+        crate::model::LinkState::Downloading { .. } | crate::model::LinkState::Uploading { .. } => false,
+    }
+}

@@ -1,0 +1,720 @@
+//! One pass over an account: rounds over its mailboxes until both sides agree, or nothing more can be done.
+//!
+//! A round looks at what may have changed, finds moves over all mailboxes, carries out everything that adds or changes,
+//! and only then, when that is durable everywhere, what removes.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::stream::{self, StreamExt};
+
+use super::Error;
+use super::cycle::{self, Examined, Outcome, examine, settle};
+use super::execute::{self, Site};
+use super::guard;
+use super::lock::Locks;
+use super::mailboxes::{self, Prepared};
+use super::moves::{self, Part};
+use super::op::{Op, Planned};
+use super::pool::Pool;
+use super::rebind::Unlinked;
+use super::report::{
+    Counts, Held, MailboxReport, MailboxState, Options, Outcome as End, PlannedOp, Problem, Progress, ProgressEvent,
+    Report,
+};
+use super::root::{Older, Verdict, judge};
+use crate::config::{self, Account};
+use crate::db::{self, AccountState, Db, Tx};
+use crate::imap::{Connect, Quirks, Tls};
+use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
+use crate::model::{LinkState, MailboxId, MailboxName, UidSet};
+
+/// A pass that does not come to an end in so many rounds leaves the rest to the next one.
+const ROUNDS: u32 = 8;
+
+/// How long is waited once when all that is left is a file that is still being written, or a maildir in motion.
+const SETTLING: Duration = Duration::from_millis(2_100);
+
+/// What a pass shares between its parts.
+pub(super) struct Pass<'a> {
+    pub account: &'a Account,
+    pub options: &'a Options,
+    pub db: Db,
+    /// None in a dry run that would make it.
+    pub root: Option<Root>,
+    pub graveyard: Arc<Graveyard>,
+    pub pool: Pool<'a>,
+    progress: &'a Progress,
+    ledger: Arc<Mutex<Ledger>>,
+    /// Mailboxes that an op in another one changed: the next round looks at them.
+    touched: RefCell<BTreeSet<MailboxName>>,
+    /// Since when no connection is alive any more that an append without an answer went over.
+    quiet_since: Cell<Instant>,
+    /// How many commits said that something was done.
+    effects: Cell<u64>,
+}
+
+/// What is reported at the end, by mailbox.
+#[derive(Default)]
+struct Ledger {
+    rows: BTreeMap<MailboxName, Row>,
+    problems: Vec<Problem>,
+    planned: Vec<PlannedOp>,
+}
+
+#[derive(Default)]
+struct Row {
+    counts: Counts,
+    problems: BTreeSet<String>,
+    held: Vec<Held>,
+    state: Option<MailboxState>,
+}
+
+/// Counts what a mailbox's part of the pass does; may be used from another thread.
+pub(super) struct Meter {
+    mailbox: MailboxName,
+    ledger: Arc<Mutex<Ledger>>,
+    progress: Progress,
+}
+
+impl Meter {
+    /// Counts delivered messages.
+    pub(super) fn downloaded(&self, messages: u64, bytes: u64) {
+        self.count(messages, bytes, |counts| {
+            counts.downloaded += messages;
+            counts.downloaded_bytes += bytes;
+        });
+    }
+
+    /// Counts appended messages.
+    pub(super) fn uploaded(&self, messages: u64, bytes: u64) {
+        self.count(messages, bytes, |counts| {
+            counts.uploaded += messages;
+            counts.uploaded_bytes += bytes;
+        });
+    }
+
+    fn count(&self, ops: u64, bytes: u64, add: impl FnOnce(&mut Counts)) {
+        add(&mut lock(&self.ledger).rows.entry(self.mailbox.clone()).or_default().counts);
+        self.progress.tell(ProgressEvent::Done { mailbox: self.mailbox.clone(), ops, bytes });
+    }
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    // Counters stay right whatever ended another thread.
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes one complete pass over an account.
+///
+/// # Errors
+/// What ended it as a whole. What went wrong with one mailbox or message is in the report.
+pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> Result<Report, Error> {
+    let mut locks = Locks::take(&options.state_dir, &account.name)?;
+    let path = options.state_dir.join(format!("{}.sqlite3", account.name));
+    // A dry run writes into a copy of the database, which is gone when it ends.
+    let db = if options.dry_run { Db::scratch(&path)? } else { Db::open(&path)? };
+    let layout = match account.layout {
+        config::Layout::Nested => Layout::Nested,
+        config::Layout::PlusPlus => Layout::PlusPlus,
+    };
+    let root = Root::open(&account.maildir, layout)?;
+    let marker = root.as_ref().map(Root::marker).transpose()?.flatten();
+    let state = db.read(|tx| tx.account()).await?;
+    let verdict = judge(&account.name, &account.maildir, root.is_some(), marker.as_ref(), &state)?;
+    let root = match root {
+        None if !options.dry_run => Some(Root::create(&account.maildir, layout)?),
+        root => root,
+    };
+    if root.is_some() {
+        locks.take_root(&account.maildir)?;
+    }
+    let pass = Pass {
+        account,
+        options,
+        db,
+        root,
+        graveyard: Arc::new(Graveyard::open(&options.state_dir, &account.name)),
+        pool: Pool::new(account, connect(account, &options.state_dir)),
+        progress,
+        ledger: Arc::default(),
+        touched: RefCell::default(),
+        quiet_since: Cell::new(Instant::now()),
+        effects: Cell::new(0),
+    };
+    let mut stop = options.stop.clone();
+    let result = tokio::select! {
+        result = pass.run(verdict, marker.map_or(0, |m| m.generation), state) => result,
+        // What is cancelled here is found again by the intents; nothing has to be undone.
+        _ = stop.wait_for(|stop| *stop) => Ok(End::Stopped),
+    };
+    if !matches!(result, Ok(End::Stopped)) {
+        pass.pool.close().await;
+    }
+    drop(locks);
+    result.map(|end| pass.report(end))
+}
+
+fn connect(account: &Account, state_dir: &Path) -> Connect {
+    let tls = match account.tls {
+        config::TlsMode::Implicit => {
+            Tls::Implicit { ca_file: account.tls_ca_file.clone(), pins: account.tls_pins.clone() }
+        }
+        config::TlsMode::None => Tls::None,
+    };
+    Connect {
+        host: account.host.clone(),
+        port: account.port,
+        tls,
+        spool_dir: state_dir.to_owned(),
+        max_literal: account.max_message_size,
+        timeout: Duration::from_secs(90),
+        connect_timeout: Duration::from_secs(30),
+        quirks: Quirks::default(),
+    }
+}
+
+impl Pass<'_> {
+    /// Writes down what was done, or is about to be, in one commit.
+    pub(super) async fn commit<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Tx<'_>) -> Result<T, db::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.effects.set(self.effects.get() + 1);
+        Ok(self.db.commit(write).await?)
+    }
+
+    /// Returns a number that grows whenever something is done.
+    fn effects(&self) -> u64 {
+        let downloaded = lock(&self.ledger).rows.values().map(|row| row.counts.downloaded).sum::<u64>();
+        self.effects.get() + downloaded
+    }
+
+    /// Returns the time in seconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        self.now_ms() / 1000
+    }
+
+    /// Returns the time in milliseconds since 1970.
+    pub(super) fn now_ms(&self) -> i64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Changes the counts of a mailbox.
+    pub(super) fn tally(&self, mailbox: &MailboxName, change: impl FnOnce(&mut Counts)) {
+        change(&mut lock(&self.ledger).rows.entry(mailbox.clone()).or_default().counts);
+    }
+
+    /// Returns what counts for a mailbox from another thread.
+    pub(super) fn meter(&self, mailbox: &MailboxName) -> Meter {
+        Meter { mailbox: mailbox.clone(), ledger: Arc::clone(&self.ledger), progress: self.progress.clone() }
+    }
+
+    /// Notes that something about a mailbox could not be done.
+    pub(super) fn problem(&self, mailbox: &MailboxName, text: String) {
+        tracing::warn!(account = self.account.name, %mailbox, "{text}");
+        lock(&self.ledger).rows.entry(mailbox.clone()).or_default().problems.insert(text);
+    }
+
+    /// Notes that something about the account could not be done.
+    pub(super) fn account_problem(&self, text: String, advice: Option<String>) {
+        tracing::warn!(account = self.account.name, "{text}");
+        lock(&self.ledger).problems.push(Problem { scope: String::new(), text, advice });
+    }
+
+    /// Notes what a dry run would do.
+    pub(super) fn would(&self, mailbox: &MailboxName, text: String, why: &str) {
+        let op = PlannedOp { mailbox: mailbox.clone(), text, why: why.to_owned() };
+        lock(&self.ledger).planned.push(op);
+    }
+
+    /// Notes that a mailbox is held.
+    pub(super) fn hold(&self, mailbox: &MailboxName, removals: u64, why: String) {
+        let mut ledger = lock(&self.ledger);
+        ledger.rows.entry(mailbox.clone()).or_default().held = vec![Held { removals, why }];
+    }
+
+    fn set_state(&self, mailbox: &MailboxName, state: MailboxState) {
+        let mut ledger = lock(&self.ledger);
+        let row = ledger.rows.entry(mailbox.clone()).or_default();
+        let held = !row.held.is_empty() && state != MailboxState::Failed;
+        row.state = Some(if held { MailboxState::Held } else { state });
+    }
+
+    /// Asks the next round to look at a mailbox.
+    pub(super) fn touch(&self, mailbox: &MailboxName) {
+        self.touched.borrow_mut().insert(mailbox.clone());
+    }
+
+    /// Notes that a connection went away while something that must not be repeated was on it.
+    pub(super) fn lost_connection(&self) {
+        self.quiet_since.set(Instant::now());
+    }
+
+    /// Tells whether a server could still be carrying out an append whose answer was lost.
+    pub(super) fn is_too_early(&self) -> bool {
+        self.quiet_since.get().elapsed() < self.account.append_retry_after
+    }
+
+    /// Returns how line ends are stored.
+    pub(super) fn line_endings(&self) -> LineEndings {
+        match self.account.line_endings {
+            config::LineEndings::Lf => LineEndings::Lf,
+            config::LineEndings::Keep => LineEndings::Keep,
+        }
+    }
+
+    /// Returns the maildir at a path below the root.
+    pub(super) fn maildir(&self, path: &Path) -> Result<Option<Arc<Maildir>>, Error> {
+        Ok(match &self.root {
+            Some(root) => root.maildir(path)?.map(Arc::new),
+            None => None,
+        })
+    }
+
+    async fn run(&self, verdict: Verdict, marked: u64, state: AccountState) -> Result<End, Error> {
+        let scope = self.account.scope();
+        let unite = matches!(verdict, Verdict::Unite(_));
+        match verdict {
+            Verdict::Same => {}
+            Verdict::First => self.mark(&state, marked, &scope).await?,
+            Verdict::Unite(older) => {
+                let older = match older {
+                    Older::Maildir => "maildir is older than its database",
+                    Older::Database => "database is older than the maildir, or was lost",
+                };
+                tracing::warn!(account = self.account.name, older, "united both sides by content, removed nothing");
+                self.account_problem(
+                    format!("the {older}: both sides were united by content, and nothing was removed in this pass"),
+                    Some("messages that were deleted since then may be back; delete them again".to_owned()),
+                );
+            }
+        }
+        // After a crash, or with another filter, what is missing may be missing for another reason than a deletion.
+        let cautious = unite || !state.clean || (state.generation > 0 && state.scope != scope);
+        let did = self.rounds(cautious, unite).await?;
+        if self.options.dry_run {
+            return self.end().await;
+        }
+        if did || unite || !state.clean || state.scope != scope {
+            let state = self.db.read(|tx| tx.account()).await?;
+            self.mark(&state, marked, &scope).await?;
+        }
+        let days = u32::try_from(self.account.deletions.graveyard.as_secs() / (24 * 60 * 60)).unwrap_or(u32::MAX);
+        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        let graveyard = Arc::clone(&self.graveyard);
+        if let Err(error) = tokio::task::spawn_blocking(move || graveyard.purge(days, today)).await? {
+            self.account_problem(format!("the graveyard could not be tidied: {error}"), None);
+        }
+        self.end().await
+    }
+
+    /// Gives root and database a new generation in common: written down as coming, put into the root, written down.
+    async fn mark(&self, state: &AccountState, marked: u64, scope: &str) -> Result<(), Error> {
+        let Some(root) = self.root.as_ref().filter(|_| !self.options.dry_run) else { return Ok(()) };
+        let generation = state.generation.max(marked) + 1;
+        let nonce = format!("{:016x}", getrandom::u64().map_err(crate::maildir::Error::Random)?);
+        let pending = AccountState { pending: Some((generation, nonce.clone())), ..state.clone() };
+        self.db.commit(move |tx| tx.set_account(&pending)).await?;
+        root.set_marker(&Marker { account: self.account.name.clone(), generation, nonce: nonce.clone() })?;
+        let done = AccountState {
+            generation,
+            nonce,
+            pending: None,
+            clean: true,
+            scope: scope.to_owned(),
+            recovered_at: state.recovered_at,
+        };
+        Ok(self.db.commit(move |tx| tx.set_account(&done)).await?)
+    }
+
+    /// Goes round until everything is agreed; returns whether anything was done.
+    async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<bool, Error> {
+        let (mut wanted, mut did_ever, mut paused) = (None, false, false);
+        for round in 0..ROUNDS {
+            let RoundEnd { left, did, waiting } = self.round(round, wanted.as_ref(), cautious, unite).await?;
+            did_ever |= did;
+            let mut next = left;
+            next.extend(self.touched.take());
+            if self.options.dry_run || next.is_empty() {
+                break;
+            }
+            if !did && !cautious {
+                if waiting {
+                    self.wait_for_appends().await;
+                } else if paused {
+                    break;
+                } else {
+                    paused = true;
+                    tokio::time::sleep(SETTLING).await;
+                }
+            }
+            (wanted, cautious, unite) = (Some(next), false, false);
+        }
+        Ok(did_ever)
+    }
+
+    /// Waits until an append that went over a dead connection has certainly had its effect.
+    async fn wait_for_appends(&self) {
+        let rest = self.account.append_retry_after.saturating_sub(self.quiet_since.get().elapsed());
+        let why = "an upload was interrupted, and the server may still be at it".to_owned();
+        self.progress.tell(ProgressEvent::Waiting { seconds: rest.as_secs() + 1, why });
+        tokio::time::sleep(rest).await;
+    }
+
+    async fn round(
+        &self,
+        round: u32,
+        wanted: Option<&BTreeSet<MailboxName>>,
+        cautious: bool,
+        unite: bool,
+    ) -> Result<RoundEnd, Error> {
+        let mut session = self.pool.get().await?;
+        if round == 0 {
+            self.progress.tell(ProgressEvent::Connected { host: self.account.host.clone() });
+        }
+        let listed = match session.list().await {
+            Ok(lists) => mailboxes::prepare(self, &mut session, lists, wanted, unite).await,
+            Err(error) => Err(error.into()),
+        };
+        let Prepared { jobs, places, trash, mut left, mut did } = session.done(listed)?;
+        if round == 0 {
+            self.progress.tell(ProgressEvent::Listed { mailboxes: places.len() as u64 });
+        }
+
+        let side_by_side = 2 * self.account.connections.max(1);
+        let looks = stream::iter(jobs.into_iter().map(|job| async move {
+            let name = job.mailbox.name.clone();
+            (name, examine(self, job).await)
+        }));
+        let mut looks = looks.buffer_unordered(side_by_side);
+        let mut examined = Vec::new();
+        while let Some((name, look)) = looks.next().await {
+            match look {
+                Ok(Some(one)) => examined.push(one),
+                Ok(None) => self.set_state(&name, MailboxState::Unchanged),
+                Err(error) => self.failed(&name, error, &mut left)?,
+            }
+        }
+        drop(looks);
+        examined.sort_unstable_by(|a, b| a.mailbox.name.cmp(&b.mailbox.name));
+        self.find_moves(&mut examined).await?;
+        let works = self.split(examined, cautious).await?;
+        if self.options.dry_run {
+            return Ok(RoundEnd { left, did: false, waiting: false });
+        }
+        let plans_something = works.iter().any(|w| !w.adds.is_empty() || !w.removals.is_empty());
+        if plans_something {
+            self.db
+                .commit(|tx| {
+                    let state = tx.account()?;
+                    tx.set_account(&AccountState { clean: false, ..state })
+                })
+                .await?;
+        }
+        let before = self.effects();
+
+        let adds = stream::iter(works.into_iter().map(|mut work| async {
+            let result = self.add(&mut work, &places).await;
+            (work, result)
+        }));
+        let mut adds = adds.buffer_unordered(side_by_side);
+        let mut works = Vec::new();
+        while let Some((mut work, result)) = adds.next().await {
+            if let Err(error) = result {
+                work.outcome.failed = true;
+                self.failed(&work.examined.mailbox.name, error, &mut left)?;
+            }
+            works.push(work);
+        }
+        drop(adds);
+
+        // Everything that was added anywhere is durable now: only from here on is anything removed.
+        let removals = stream::iter(works.into_iter().map(|mut work| async {
+            let result = self.remove(&mut work, &places, trash.as_ref()).await;
+            (work, result)
+        }));
+        let mut removals = removals.buffer_unordered(side_by_side);
+        let mut waiting = false;
+        while let Some((mut work, result)) = removals.next().await {
+            let name = work.examined.mailbox.name.clone();
+            if let Err(error) = result {
+                work.outcome.failed = true;
+                self.failed(&name, error, &mut left)?;
+            }
+            waiting |= work.examined.waiting;
+            if self.settle(work, &mut left).await? == MailboxState::InSync {
+                tracing::debug!(account = self.account.name, mailbox = %name, "mirrored");
+            }
+        }
+        did |= self.effects() > before;
+        Ok(RoundEnd { left, did, waiting })
+    }
+
+    /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
+    fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
+        if error.is_for_account() {
+            return Err(error);
+        }
+        if error.is_worth_a_retry() {
+            left.insert(mailbox.clone());
+        }
+        self.problem(mailbox, error.to_string());
+        self.set_state(mailbox, MailboxState::Failed);
+        Ok(())
+    }
+
+    /// Recognises moves over all mailboxes, in both directions.
+    async fn find_moves(&self, examined: &mut [Examined]) -> Result<(), Error> {
+        if moves::may_have_moved_here(examined.iter().map(|e| e.part.plan.as_slice())) {
+            for one in &mut *examined {
+                let (Some(scanned), Some(maildir)) = (&one.scanned, &one.maildir) else { continue };
+                let uploads = one.part.plan.iter().filter_map(|p| match &p.op {
+                    Op::Upload { name, .. } => Some((name.clone(), scanned.scan.get(name)?.file())),
+                    _ => None,
+                });
+                let (uploads, maildir) = (uploads.collect::<Vec<_>>(), Arc::clone(maildir));
+                let keys = move || {
+                    // What cannot be read has no content that could prove a move.
+                    let key = |(name, file)| Some((name, maildir.key(&file).ok()?.key));
+                    uploads.into_iter().filter_map(key).collect()
+                };
+                one.part.files = tokio::task::spawn_blocking(keys).await?;
+            }
+        }
+        let sizes = moves::sizes_removed_here(examined.iter().map(|e| &e.part));
+        if !sizes.is_empty() {
+            for one in &mut *examined {
+                one.part.messages = self.candidates(one, &sizes).await?;
+            }
+        }
+        let mut parts: BTreeMap<MailboxId, Part> =
+            examined.iter_mut().map(|e| (e.mailbox.id, std::mem::take(&mut e.part))).collect();
+        moves::find(&mut parts);
+        for one in examined {
+            if let Some(part) = parts.remove(&one.mailbox.id) {
+                one.part = part;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns what is known, without their bodies, of the new messages that have one of these sizes.
+    async fn candidates(&self, one: &Examined, sizes: &[u64]) -> Result<BTreeMap<crate::model::Uid, Unlinked>, Error> {
+        let new = one.part.plan.iter().filter_map(|p| match &p.op {
+            Op::Download { uid, link: None, .. } => Some(*uid),
+            _ => None,
+        });
+        let new: UidSet = new.collect();
+        if new.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut session = self.pool.get().await?;
+        let result = async {
+            session.select(&super::observe::raw_name(&one.mailbox)).await?;
+            let of_size = session.sizes(&new).await?.into_iter().filter(|(_, size)| sizes.contains(size));
+            let of_size: UidSet = of_size.map(|(uid, _)| uid).collect();
+            Ok(session.fingerprints(&of_size).await?)
+        }
+        .await;
+        let unlinked = |seen: crate::imap::Seen| {
+            let (uid, fingerprint, internal_date) = (seen.uid, seen.fingerprint, seen.internal_date);
+            (uid, Unlinked { uid, fingerprint, internal_date })
+        };
+        Ok(session.done(result)?.into_iter().map(unlinked).collect())
+    }
+
+    /// Sets the removals of each plan apart and asks the guard about them.
+    async fn split(&self, examined: Vec<Examined>, cautious: bool) -> Result<Vec<Work>, Error> {
+        let mut works = Vec::new();
+        for mut one in examined {
+            let name = one.mailbox.name.clone();
+            let (adds, removals) = guard::split(std::mem::take(&mut one.part.plan));
+            let mut outcome = Outcome::default();
+            self.tally(&name, |counts| counts.matched += one.matched);
+            let count = removals.len() as u64;
+            let removals = if cautious || one.fresh {
+                outcome.left |= !removals.is_empty();
+                Vec::new()
+            } else {
+                let guarded = cycle::weigh(self, &one.mailbox, removals, !self.options.dry_run).await?;
+                match guarded.held {
+                    Some(why) => self.hold(&name, count - guarded.removals.len() as u64, why),
+                    None => lock(&self.ledger).rows.entry(name.clone()).or_default().held.clear(),
+                }
+                guarded.removals
+            };
+            let is = |wanted: fn(&Op) -> bool| adds.iter().filter(|p| wanted(&p.op)).count() as u64;
+            let (downloads, uploads) =
+                (is(|op| matches!(op, Op::Download { .. })), is(|op| matches!(op, Op::Upload { .. })));
+            let other = (adds.len() + removals.len()) as u64 - downloads - uploads;
+            tracing::info!(
+                account = self.account.name, mailbox = %name, downloads, uploads, other, "planned"
+            );
+            self.progress.tell(ProgressEvent::Planned { mailbox: name.clone(), downloads, uploads, other });
+            if self.options.dry_run {
+                for planned in adds.iter().chain(&removals) {
+                    self.would(&name, planned.op.to_string(), planned.why.text());
+                }
+                self.set_state(&name, MailboxState::Unchanged);
+            }
+            works.push(Work { examined: one, adds, removals, outcome });
+        }
+        Ok(works)
+    }
+
+    async fn add(&self, work: &mut Work, places: &BTreeMap<MailboxName, execute::Place>) -> Result<(), Error> {
+        let Some(maildir) = work.examined.maildir.clone() else { return Ok(()) };
+        self.update_inodes(&work.examined).await?;
+        let site = Site::new(self, &work.examined, maildir, places);
+        execute::add(&site, &work.adds, &mut work.outcome).await
+    }
+
+    /// Writes down which inodes files have now whose content is as it was.
+    async fn update_inodes(&self, one: &Examined) -> Result<(), Error> {
+        let inodes = one.scanned.as_ref().map(|s| s.inodes.clone()).unwrap_or_default();
+        if inodes.is_empty() {
+            return Ok(());
+        }
+        let write = self.db.commit(move |tx| {
+            for (id, inode) in inodes {
+                if let Some(link) = tx.link(id)? {
+                    tx.set_link(&crate::model::Link { inode: Some(inode), ..link })?;
+                }
+            }
+            Ok(())
+        });
+        Ok(write.await?)
+    }
+
+    async fn remove(
+        &self,
+        work: &mut Work,
+        places: &BTreeMap<MailboxName, execute::Place>,
+        trash: Option<&execute::Trash>,
+    ) -> Result<(), Error> {
+        if work.removals.is_empty() {
+            return Ok(());
+        }
+        let Some(maildir) = work.examined.maildir.clone() else { return Ok(()) };
+        if work.outcome.failed {
+            work.outcome.left = true;
+            return Ok(());
+        }
+        let site = Site::new(self, &work.examined, maildir, places);
+        execute::remove(&site, &work.removals, trash, &mut work.outcome).await
+    }
+
+    async fn settle(&self, work: Work, left: &mut BTreeSet<MailboxName>) -> Result<MailboxState, Error> {
+        let Work { examined, adds, removals, outcome } = work;
+        let name = examined.mailbox.name.clone();
+        let did = !adds.is_empty() || !removals.is_empty() || examined.fresh;
+        let (failed, wants_more) = (outcome.failed, outcome.left || examined.waiting);
+        let moving = examined.scanned.as_ref().is_some_and(|s| s.doubt.is_some());
+        for note in &examined.notes {
+            self.problem(&name, note.clone());
+        }
+        let mut complete = if examined.gone {
+            // Its row goes when nothing of it is left that was not carried out.
+            !wants_more && !failed && mailboxes::bury(self, examined).await?
+        } else {
+            settle(self, examined, outcome).await?
+        };
+        if !complete && !failed && (wants_more || did || moving) {
+            left.insert(name.clone());
+        }
+        complete &= !failed;
+        let state = match (complete, failed) {
+            (true, _) => MailboxState::InSync,
+            (false, true) => MailboxState::Failed,
+            (false, false) => MailboxState::Partial,
+        };
+        self.set_state(&name, state);
+        self.progress.tell(ProgressEvent::Finished { mailbox: name, state });
+        Ok(state)
+    }
+
+    /// Notes that a mailbox could not be taken up at all.
+    pub(super) fn failed_mailbox(&self, mailbox: &MailboxName, error: &Error) {
+        self.problem(mailbox, error.to_string());
+        self.set_state(mailbox, MailboxState::Failed);
+    }
+
+    /// Notes that a mailbox is not complete.
+    pub(super) fn partial(&self, mailbox: &MailboxName) {
+        self.set_state(mailbox, MailboxState::Partial);
+    }
+
+    /// Returns how the pass ended, once what is skipped is counted.
+    async fn end(&self) -> Result<End, Error> {
+        let skipped = self
+            .db
+            .read(|tx| {
+                let mut names = Vec::new();
+                for mailbox in tx.mailboxes()? {
+                    let kept = crate::model::SkipReason::Kept;
+                    let counts =
+                        |state: &LinkState| matches!(state, LinkState::Skipped { reason, .. } if *reason != kept);
+                    let skipped = tx.skipped(mailbox.id)?.iter().filter(|link| counts(&link.state)).count();
+                    if skipped > 0 {
+                        names.push((mailbox.name, skipped));
+                    }
+                }
+                Ok(names)
+            })
+            .await?;
+        for (mailbox, count) in skipped {
+            let ledger = &mut *lock(&self.ledger);
+            let row = ledger.rows.entry(mailbox).or_default();
+            if row.problems.is_empty() {
+                row.problems.insert(format!("{count} messages are skipped; postkeep status says which and why"));
+            }
+            if matches!(row.state, Some(MailboxState::InSync | MailboxState::Unchanged)) {
+                row.state = Some(MailboxState::Partial);
+            }
+        }
+        let ledger = lock(&self.ledger);
+        let any = |state| ledger.rows.values().any(|row| row.state == Some(state));
+        Ok(if ledger.rows.values().any(|row| !row.held.is_empty()) {
+            End::Held
+        } else if any(MailboxState::Failed) || any(MailboxState::Partial) || !ledger.problems.is_empty() {
+            End::Partial
+        } else {
+            End::InSync
+        })
+    }
+
+    fn report(&self, outcome: End) -> Report {
+        let Ledger { rows, problems, planned } = std::mem::take(&mut *lock(&self.ledger));
+        let mailboxes = rows.into_iter().map(|(mailbox, row)| MailboxReport {
+            mailbox,
+            state: row.state.unwrap_or(MailboxState::Partial),
+            counts: row.counts,
+            held: row.held,
+            problem: (!row.problems.is_empty()).then(|| row.problems.into_iter().collect::<Vec<_>>().join("; ")),
+        });
+        Report { account: self.account.name.clone(), outcome, mailboxes: mailboxes.collect(), problems, planned }
+    }
+}
+
+/// A mailbox's plan on its way.
+struct Work {
+    examined: Examined,
+    adds: Vec<Planned>,
+    removals: Vec<Planned>,
+    outcome: Outcome,
+}
+
+/// How a round ended.
+struct RoundEnd {
+    /// Mailboxes that the next round is to look at.
+    left: BTreeSet<MailboxName>,
+    /// Something was done.
+    did: bool,
+    /// Some uploads wait for their answer.
+    waiting: bool,
+}

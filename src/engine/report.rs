@@ -1,0 +1,294 @@
+//! What a pass is asked for, tells while it runs, and has to say at its end: plain data, for people and for `--json`.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use tokio::sync::watch;
+
+use crate::config::Filter;
+use crate::model::MailboxName;
+
+/// What a pass is asked for.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The mailboxes to look at, among those that the configuration mirrors.
+    pub mailboxes: Filter,
+    /// Only say what would be done: nothing changes on either side, nor in the database.
+    pub dry_run: bool,
+    /// List everything instead of using cursors.
+    pub full: bool,
+    /// Where databases and the graveyard are.
+    pub state_dir: PathBuf,
+    /// Becomes true when the pass is to stop as soon as nothing is half done.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What is asked for what is held.
+#[derive(Clone, Debug)]
+pub struct Approve {
+    /// The mailbox; `None` means every one.
+    pub mailbox: Option<MailboxName>,
+    /// Put back what would have been removed, instead of letting it go.
+    pub undo: bool,
+    /// Where databases and the graveyard are.
+    pub state_dir: PathBuf,
+}
+
+/// What became of what was held in a mailbox.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Approved {
+    /// The mailbox.
+    #[serde(serialize_with = "name")]
+    pub mailbox: MailboxName,
+    /// How many removals the next pass carries out, or puts back.
+    pub removals: u64,
+}
+
+/// What became of an account in a pass.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Report {
+    /// The account.
+    pub account: String,
+    /// The worst of all that happened.
+    pub outcome: Outcome,
+    /// The mailboxes that the pass looked at, in order.
+    pub mailboxes: Vec<MailboxReport>,
+    /// What went wrong, or needs someone.
+    pub problems: Vec<Problem>,
+    /// What would be done, after a dry run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub planned: Vec<PlannedOp>,
+}
+
+/// How a pass over an account ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Both sides are the same; after a dry run, it is known what would be done.
+    InSync,
+    /// Something could not be done; the rest was.
+    Partial,
+    /// It was asked to stop before it was through.
+    Stopped,
+    /// The user must sign in.
+    SignIn,
+    /// Something waits for approval, or the root is not the one it was.
+    Held,
+    /// A server cannot be reached or asks to come back later.
+    Unreachable,
+    /// Another process has the account.
+    Busy,
+}
+
+/// What became of a mailbox.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct MailboxReport {
+    /// Its name.
+    #[serde(serialize_with = "name")]
+    pub mailbox: MailboxName,
+    /// How it ended.
+    pub state: MailboxState,
+    /// What was done.
+    pub counts: Counts,
+    /// What is held.
+    pub held: Vec<Held>,
+    /// What went wrong.
+    pub problem: Option<String>,
+}
+
+/// How a pass over a mailbox ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MailboxState {
+    /// Nothing had changed on either side.
+    Unchanged,
+    /// Both sides are the same now.
+    InSync,
+    /// Something could not be done; the rest was.
+    Partial,
+    /// Removals wait for approval.
+    Held,
+    /// Nothing could be done.
+    Failed,
+}
+
+/// What was done, in messages unless said otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Fetched and delivered.
+    pub downloaded: u64,
+    /// Their size as served, in bytes.
+    pub downloaded_bytes: u64,
+    /// Appended.
+    pub uploaded: u64,
+    /// Their size as sent, in bytes.
+    pub uploaded_bytes: u64,
+    /// Flags changed in the maildir.
+    pub flags_local: u64,
+    /// Flags changed on the server.
+    pub flags_remote: u64,
+    /// Removed from the maildir, to the graveyard.
+    pub removed: u64,
+    /// Expunged from the server, or moved to its trash.
+    pub expunged: u64,
+    /// Moved here from another mailbox.
+    pub moved: u64,
+    /// Found half done and completed.
+    pub adopted: u64,
+    /// Found on both sides by their content, and so not transferred.
+    pub matched: u64,
+    /// Cannot be transferred.
+    pub skipped: u64,
+}
+
+/// Removals that wait for approval.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Held {
+    /// How many.
+    pub removals: u64,
+    /// Why: a whole sentence without its full stop.
+    pub why: String,
+}
+
+/// Something that went wrong, or needs someone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Problem {
+    /// What it is about: empty for the account, else a mailbox or a message in it.
+    pub scope: String,
+    /// What happened.
+    pub text: String,
+    /// What to do.
+    pub advice: Option<String>,
+}
+
+/// An op that a dry run found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PlannedOp {
+    /// The mailbox.
+    #[serde(serialize_with = "name")]
+    pub mailbox: MailboxName,
+    /// The op in its one-line form.
+    pub text: String,
+    /// Why it would be done.
+    pub why: String,
+}
+
+/// What a pass tells while it runs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProgressEvent {
+    /// A session was opened.
+    Connected {
+        /// The server.
+        host: String,
+    },
+    /// The mailboxes are known.
+    Listed {
+        /// How many there are to look at.
+        mailboxes: u64,
+    },
+    /// It is known what a mailbox needs.
+    Planned {
+        /// The mailbox.
+        mailbox: MailboxName,
+        /// Messages to fetch.
+        downloads: u64,
+        /// Messages to append.
+        uploads: u64,
+        /// Other ops.
+        other: u64,
+    },
+    /// Some of it was done.
+    Done {
+        /// The mailbox.
+        mailbox: MailboxName,
+        /// How many ops.
+        ops: u64,
+        /// How many bytes were transferred for them.
+        bytes: u64,
+    },
+    /// The server, or a rule of its provider, asks to wait.
+    Waiting {
+        /// How long, in seconds.
+        seconds: u64,
+        /// Why.
+        why: String,
+    },
+    /// A mailbox is through.
+    Finished {
+        /// The mailbox.
+        mailbox: MailboxName,
+        /// How it ended.
+        state: MailboxState,
+    },
+}
+
+/// Where a pass tells how it gets on. Cheap to clone; what is told is shown at once.
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(ProgressEvent) + Send + Sync>);
+
+impl Progress {
+    /// Returns a listener that hands every event to `tell`, which must not block.
+    #[must_use]
+    pub fn new(tell: impl Fn(ProgressEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Returns a listener that hears nothing.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::new(|_| ())
+    }
+
+    /// Tells something.
+    pub fn tell(&self, event: ProgressEvent) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
+impl Report {
+    /// Returns the report of an account of which nothing could be done.
+    #[must_use]
+    pub fn failed(account: &str, outcome: Outcome, text: String) -> Self {
+        let problem = Problem { scope: String::new(), text, advice: None };
+        Self { account: account.to_owned(), outcome, mailboxes: vec![], problems: vec![problem], planned: vec![] }
+    }
+
+    /// Returns what was done in all mailboxes together.
+    #[must_use]
+    pub fn total(&self) -> Counts {
+        self.mailboxes.iter().fold(Counts::default(), |sum, mailbox| sum.plus(&mailbox.counts))
+    }
+}
+
+impl Counts {
+    /// Returns the sum.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self {
+            downloaded: self.downloaded + other.downloaded,
+            downloaded_bytes: self.downloaded_bytes + other.downloaded_bytes,
+            uploaded: self.uploaded + other.uploaded,
+            uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
+            flags_local: self.flags_local + other.flags_local,
+            flags_remote: self.flags_remote + other.flags_remote,
+            removed: self.removed + other.removed,
+            expunged: self.expunged + other.expunged,
+            moved: self.moved + other.moved,
+            adopted: self.adopted + other.adopted,
+            matched: self.matched + other.matched,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+}
+
+fn name<S: Serializer>(name: &MailboxName, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(name.as_str())
+}

@@ -1,0 +1,291 @@
+//! What can go wrong on purpose. A fault waits for a command, happens at it, and is listed as fired if it had an effect.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::State;
+
+/// A change of the server's state at a chosen moment.
+pub type Hook = Arc<dyn Fn(&mut State) + Send + Sync>;
+/// A change of one line of a reply (without CRLF); `None` leaves the line out.
+pub type Editor = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// Which commands of a name a fault waits for, counted from when it was injected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// The n-th, from 1.
+    Nth(u32),
+    /// Each.
+    Every,
+}
+
+/// When a connection is closed, seen from a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum At {
+    /// Before the command is carried out.
+    Before,
+    /// After it was carried out, before the first byte of the reply.
+    Unanswered,
+    /// After half of the bytes of the reply.
+    Middle,
+    /// After the reply.
+    After,
+}
+
+/// Which of a number of lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Share {
+    /// All of them.
+    All,
+    /// The second, the fourth and so on.
+    EverySecond,
+    /// The first half, rounded up.
+    FirstHalf,
+}
+
+impl Share {
+    /// Tells whether the line at `index` (from 0) of `count` lines is meant.
+    #[must_use]
+    pub const fn includes(self, index: usize, count: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::EverySecond => index % 2 == 1,
+            Self::FirstHalf => index < count.div_ceil(2),
+        }
+    }
+}
+
+/// A fault.
+#[derive(Clone)]
+pub enum Fault {
+    /// Changes the state just before the command is carried out. The general form; see also [`crate::Server::on_command`].
+    Run(Hook),
+    /// Changes the state in the middle of the reply, and announces the change there: unsolicited EXISTS, EXPUNGE,
+    /// VANISHED and FETCH.
+    Between(Hook),
+    /// Does not carry the command out and answers this, as `NO [OVERQUOTA] full`.
+    Answer(String),
+    /// Answers this in place of the `+` that the client waits for before it sends a literal.
+    Refuse(String),
+    /// Closes the connection.
+    Close(At),
+    /// Leaves FETCH lines (LIST and STATUS lines for LIST) out of the reply, and says OK.
+    DropLines(Share),
+    /// Leaves the FETCH lines of these UIDs out of the reply, and says OK.
+    Omit(Vec<u32>),
+    /// Sends `NIL` in place of each body.
+    BodyNil,
+    /// Sends `""` in place of each body.
+    BodyEmpty,
+    /// Sends these bytes in the middle of the reply, as they are.
+    Send(Vec<u8>),
+    /// Changes each line of the reply, the tagged one included. Lines that are not text are left alone.
+    Edit(Editor),
+    /// Never answers; the connection stays open.
+    Stall,
+    /// Carries the command out this long after its connection was closed, which is at once: for APPEND, the message
+    /// appears when nobody expects it any more.
+    Zombie(Duration),
+}
+
+impl Fault {
+    /// Changes each line of the reply by `edit`; `None` leaves it out.
+    pub fn edit(edit: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self::Edit(Arc::new(edit))
+    }
+
+    /// Leaves out of the reply the response code that begins with `name`, as `APPENDUID` or `UIDNEXT`: with it an untagged
+    /// line, without it a tagged one.
+    #[must_use]
+    pub fn without_code(name: &str) -> Self {
+        let open = format!("[{name} ");
+        Self::edit(move |line| match line.split_once(&open) {
+            Some((head, _)) if head.starts_with('*') => None,
+            Some((head, tail)) => Some(format!("{head}{}", tail.split_once("] ").map_or("", |(_, text)| text))),
+            None => Some(line.to_owned()),
+        })
+    }
+
+    /// Gives the response code that begins with `name` these arguments, as `0` for UIDVALIDITY.
+    #[must_use]
+    pub fn with_code(name: &str, arguments: &str) -> Self {
+        let (open, arguments) = (format!("[{name} "), arguments.to_owned());
+        Self::edit(move |line| match line.split_once(&open) {
+            Some((head, tail)) => {
+                let text = tail.split_once(']').map_or("", |(_, text)| text);
+                Some(format!("{head}{open}{arguments}]{text}"))
+            }
+            None => Some(line.to_owned()),
+        })
+    }
+
+    /// Sends the beginning of a FETCH whose body has this size, and not more: `4294967295` must not be believed.
+    #[must_use]
+    pub fn huge_literal(size: u64) -> Self {
+        Self::Send(format!("* 1 FETCH (UID 1 BODY[] {{{size}}}\r\n").into_bytes())
+    }
+
+    /// Sends a FETCH whose parentheses are this deep.
+    #[must_use]
+    pub fn deep_parentheses(depth: usize) -> Self {
+        Self::Send(format!("* 1 FETCH (BODY {}{})\r\n", "(".repeat(depth), ")".repeat(depth)).into_bytes())
+    }
+
+    /// Returns the name under which it is listed as fired.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Between(_) => "between",
+            Self::Answer(_) => "answer",
+            Self::Refuse(_) => "refuse",
+            Self::Close(_) => "close",
+            Self::DropLines(_) => "drop-lines",
+            Self::Omit(_) => "omit",
+            Self::BodyNil => "body-nil",
+            Self::BodyEmpty => "body-empty",
+            Self::Send(_) => "send",
+            Self::Edit(_) => "edit",
+            Self::Stall => "stall",
+            Self::Zombie(_) => "zombie",
+        }
+    }
+}
+
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A fault that waits.
+struct Armed {
+    command: String,
+    when: When,
+    seen: u32,
+    fault: Fault,
+}
+
+/// The faults that wait and those that fired.
+#[derive(Default)]
+pub(crate) struct Faults {
+    armed: Vec<Armed>,
+    /// The bytes that may still be sent to clients before a connection is cut.
+    pub(crate) budget: Option<u64>,
+    pub(crate) fired: Vec<String>,
+}
+
+impl Faults {
+    pub(crate) fn inject(&mut self, command: &str, when: When, fault: Fault) {
+        self.armed.push(Armed { command: command.to_ascii_uppercase(), when, seen: 0, fault });
+    }
+
+    /// Returns the faults that are due at a command of this name that has been received whole, and counts it.
+    pub(crate) fn due(&mut self, command: &str) -> Due {
+        let faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
+        Due { command: command.to_owned(), faults: faults.into_iter().map(|f| (f, false)).collect() }
+    }
+
+    /// Returns the refusal that is due in place of the `+` of a command, and counts it.
+    pub(crate) fn refusal(&mut self, command: &str) -> Option<String> {
+        let due = self.take(command, |f| matches!(f, Fault::Refuse(_)));
+        let refusal = due.into_iter().find_map(|f| if let Fault::Refuse(text) = f { Some(text) } else { None });
+        self.fired.extend(refusal.iter().map(|_| format!("{command} refuse")));
+        refusal
+    }
+
+    /// Lists those of `due` that have had an effect as fired.
+    pub(crate) fn fire(&mut self, due: &mut Due) {
+        for (fault, hit) in &mut due.faults {
+            if std::mem::take(hit) {
+                self.fired.push(format!("{} {}", due.command, fault.name()));
+            }
+        }
+    }
+
+    fn take(&mut self, command: &str, kind: impl Fn(&Fault) -> bool) -> Vec<Fault> {
+        let mut due = Vec::new();
+        self.armed.retain_mut(|armed| {
+            if armed.command != command || !kind(&armed.fault) {
+                return true;
+            }
+            armed.seen += 1;
+            let now = armed.when == When::Every || armed.when == When::Nth(armed.seen);
+            if now {
+                due.push(armed.fault.clone());
+            }
+            armed.when == When::Every || !now
+        });
+        due
+    }
+}
+
+/// The faults that are due at one command, each with whether it has had an effect.
+pub(crate) struct Due {
+    command: String,
+    pub(crate) faults: Vec<(Fault, bool)>,
+}
+
+impl Due {
+    /// Returns the next hook that runs before the command, and marks it.
+    pub(crate) fn next_hook(&mut self) -> Option<Hook> {
+        let waits = |(fault, hit): &&mut (Fault, bool)| matches!(fault, Fault::Run(_)) && !*hit;
+        let (fault, hit) = self.faults.iter_mut().find(waits)?;
+        *hit = true;
+        if let Fault::Run(hook) = fault { Some(hook.clone()) } else { None }
+    }
+
+    /// Returns what the first fault that `which` accepts asks for, and marks it.
+    pub(crate) fn hit<T>(&mut self, which: impl Fn(&Fault) -> Option<T>) -> Option<T> {
+        self.faults.iter_mut().find_map(|(fault, hit)| which(fault).inspect(|_| *hit = true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nth_is_counted_from_the_injection() {
+        let mut faults = Faults::default();
+        faults.inject("noop", When::Nth(2), Fault::Stall);
+        faults.inject("NOOP", When::Every, Fault::BodyNil);
+        let names = |f: &mut Faults| f.due("NOOP").faults.iter().map(|(f, _)| f.name()).collect::<Vec<_>>();
+        assert_eq!(names(&mut faults), ["body-nil"]);
+        assert_eq!(names(&mut faults), ["stall", "body-nil"]);
+        assert_eq!(names(&mut faults), ["body-nil"]);
+    }
+
+    #[test]
+    fn only_what_had_an_effect_has_fired() {
+        let mut faults = Faults::default();
+        faults.inject("NOOP", When::Nth(1), Fault::Stall);
+        faults.inject("NOOP", When::Nth(1), Fault::BodyNil);
+        let mut due = faults.due("NOOP");
+        assert!(due.hit(|f| matches!(f, Fault::Stall).then_some(())).is_some());
+        faults.fire(&mut due);
+        faults.fire(&mut due);
+        assert_eq!(faults.fired, ["NOOP stall"]);
+    }
+
+    #[test]
+    fn shares() {
+        let lines = |share: Share| (0..5).filter(|&i| share.includes(i, 5)).collect::<Vec<_>>();
+        assert_eq!(lines(Share::All), [0, 1, 2, 3, 4]);
+        assert_eq!(lines(Share::EverySecond), [1, 3]);
+        assert_eq!(lines(Share::FirstHalf), [0, 1, 2]);
+    }
+
+    #[test]
+    fn codes_are_edited() {
+        let edited = |fault: Fault, line: &str| match fault {
+            Fault::Edit(edit) => edit(line),
+            _ => None,
+        };
+        let reply = "a OK [APPENDUID 1 2] done";
+        assert_eq!(edited(Fault::without_code("APPENDUID"), reply).unwrap(), "a OK done");
+        assert_eq!(edited(Fault::with_code("APPENDUID", "7 8"), reply).unwrap(), "a OK [APPENDUID 7 8] done");
+        assert_eq!(edited(Fault::without_code("UIDNEXT"), "* OK [UIDNEXT 5] x"), None);
+    }
+}
