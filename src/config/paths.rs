@@ -230,7 +230,7 @@ mod tests {
         prepare_state_dir(&dir).unwrap();
         std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o770)).unwrap();
         let error = prepare_state_dir(&dir).unwrap_err().to_string();
-        assert!(error.contains("mode 0750; run: chmod go-w "), "{error}");
+        assert!(error.contains("mode 0770; run: chmod go-w "), "{error}");
         std::fs::write(root.path().join("file"), "").unwrap();
         let error = prepare_state_dir(&root.path().join("file")).unwrap_err();
         assert!(matches!(error, StateDirError::NotADirectory { .. }), "{error}");
