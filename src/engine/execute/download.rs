@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::Site;
+use super::{Site, entry};
 use crate::db::{Db, Entry, NewLink};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
-use crate::engine::op::{Op, Planned};
+use crate::engine::op::{Op, Planned, Why};
 use crate::engine::pass::Meter;
 use crate::imap::{self, Body, Fetched, Session};
 use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name};
-use crate::model::{ContentKey, Flags, Link, LinkId, LinkState, MailboxId, SkipReason, Uid, UidSet, UniqueName};
+use crate::model::{
+    ContentKey, Flags, Link, LinkId, LinkState, MailboxId, MailboxName, SkipReason, Uid, UidSet, UniqueName,
+};
 
 /// A batch is made durable when it has this many messages, …
 const BATCH_MESSAGES: usize = 256;
@@ -31,7 +33,7 @@ const QUEUE: usize = 16;
 struct Wanted {
     link: Option<LinkId>,
     name: Option<UniqueName>,
-    entry: Entry,
+    why: Why,
 }
 
 /// Carries out `Download`.
@@ -42,10 +44,9 @@ pub(super) async fn download(
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
     let mut wanted: BTreeMap<Uid, Wanted> = BTreeMap::new();
-    for planned in ops {
-        let entry = site.entry(&planned, None);
-        if let Op::Download { link, uid, name, .. } = planned.op {
-            wanted.insert(uid, Wanted { link, name, entry });
+    for Planned { op, why } in ops {
+        if let Op::Download { link, uid, name, .. } = op {
+            wanted.insert(uid, Wanted { link, name, why });
         }
     }
     if wanted.is_empty() {
@@ -56,6 +57,7 @@ pub(super) async fn download(
     let finisher = Finisher {
         db: site.pass.db.clone(),
         mailbox: site.mailbox.id,
+        name: site.mailbox.name.clone(),
         meter: site.pass.meter(&site.mailbox.name),
         unfinished: Vec::new(),
     };
@@ -129,8 +131,7 @@ struct Arrived {
     content: ContentKey,
     internal_date: i64,
     inode: u64,
-    link: Option<LinkId>,
-    entry: Entry,
+    wanted: Wanted,
 }
 
 /// Takes fetched messages to the disk: this thread writes them, another one makes batch after batch durable. Returns what
@@ -190,20 +191,20 @@ fn write(delivery: &mut Delivery<'_>, fetched: Fetched, wanted: Wanted) -> Resul
         Body::File(file, _) => Source::File(file),
         Body::Nothing => Source::Memory(b""),
     };
-    let Wanted { link, name, entry } = wanted;
-    let name = match name {
-        Some(name) => name,
+    let name = match &wanted.name {
+        Some(name) => name.clone(),
         None => unique_name()?,
     };
     let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
     let written = delivery.write(incoming)?;
-    Ok(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, link, entry })
+    Ok(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, wanted })
 }
 
 /// Makes written batches durable, and writes them down.
 struct Finisher {
     db: Db,
     mailbox: MailboxId,
+    name: MailboxName,
     meter: Meter,
     /// Delivered, but not yet written down as such.
     unfinished: Vec<(Link, Entry)>,
@@ -227,7 +228,7 @@ impl Finisher {
             .iter()
             .map(|a| {
                 let state = LinkState::Downloading { uid: a.uid, name: a.name.clone(), flags: a.flags.clone() };
-                (a.link, NewLink { state, content: None, internal_date: None, inode: None })
+                (a.wanted.link, NewLink { state, content: None, internal_date: None, inode: None })
             })
             .collect();
         let ids = self.commit(intents)?;
@@ -243,7 +244,10 @@ impl Finisher {
             if taken.contains(&arrived.name) {
                 continue;
             }
-            let Arrived { uid, name, flags, content, internal_date, inode, entry, .. } = arrived;
+            let Arrived { uid, name, flags, content, internal_date, inode, wanted } = arrived;
+            let Wanted { link, name: kept, why } = wanted;
+            let op = Op::Download { link, uid, name: kept, flags: flags.clone() };
+            let entry = entry(&self.name, &Planned { op, why }, None);
             let state = LinkState::Synced { uid, name, flags };
             let link =
                 Link { id, state, content: Some(content), internal_date: Some(internal_date), inode: Some(inode) };
