@@ -347,6 +347,7 @@ fn assert_end(account: &Account, host: &Host<'_>, expected: Option<&Expected>) {
     }
     if let Host::Sim(server) = host {
         assert_eq!(server.violations(), Vec::<String>::new());
+        assert!(server.commands().len() < 500, "{} commands", server.commands().len());
         let dangers: Vec<_> = server.commands().into_iter().filter(|c| c.danger().is_some()).collect();
         // Those of the reader, which no rule binds.
         assert!(dangers.is_empty(), "{dangers:?}");
