@@ -264,11 +264,26 @@ fn was_killed(output: &Output) -> bool {
     output.status.signal() == Some(9)
 }
 
+/// Shows, when the test fails, what the program says that it has done.
+pub struct Journal<'a>(pub &'a Account);
+
+impl Drop for Journal<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.0.run(&["log", "a"]).stdout);
+            eprintln!("graveyard: {:?}", graveyard(self.0));
+        }
+    }
+}
+
 /// Makes passes until one is complete.
 fn resume(account: &Account) {
     let mut last = None;
     for _ in 0..4 {
         let output = run(account, None);
+        if std::env::var_os("X").is_some() {
+            eprintln!("resume {}", shown(&output));
+        }
         if output.status.code() == Some(0) {
             return;
         }
@@ -326,6 +341,7 @@ struct Expected {
 }
 
 fn assert_end(account: &Account, host: &Host<'_>, expected: Option<&Expected>) {
+    account.assert_equal(host.remote());
     let local = account.local();
     let after = AFTER.iter().map(|(name, mails)| ((*name).to_owned(), mails.iter().map(|m| (*m).to_owned()).collect()));
     assert_eq!(in_words(&local), after.collect::<Vec<(String, Vec<String>)>>());
@@ -390,12 +406,17 @@ fn undisturbed(prepared: &Prepared<'_>) -> Expected {
 /// Kills a pass at a step, in every second case also the one that follows, and looks at the end.
 fn crash_at(prepared: &Prepared<'_>, expected: &Expected, step: u64) {
     let (account, host) = prepared.copy(&step.to_string());
+    let _journal = Journal(&account);
     let output = run(&account, Some(step));
     // What runs side by side may need a step more or less than it did once.
     assert!(was_killed(&output) || step + 5 > expected.steps, "it was not killed at step {step}: {}", shown(&output));
     let mut random = Random::new(step);
     if random.one_in(2) {
-        drop(run(&account, Some(1 + random.below(expected.steps / 2))));
+        let step = 1 + random.below(expected.steps / 2);
+        let again = run(&account, Some(step));
+        if std::env::var_os("X").is_some() {
+            eprintln!("again {step} {}", shown(&again));
+        }
     }
     resume(&account);
     assert_end(&account, &host, Some(expected));
@@ -431,7 +452,10 @@ pub fn may_be_slow() -> bool {
 fn killed_at_each_step_on_a_simulated_server() {
     let prepared = prepare(Host::Sim(Server::spawn(postkeep_sim::Profile::Full).unwrap()));
     let expected = undisturbed(&prepared);
-    let steps: Vec<u64> = (1..=expected.steps).collect();
+    let steps: Vec<u64> = match std::env::var("X") {
+        Ok(x) => vec![x.parse().unwrap(); 12],
+        _ => (1..=expected.steps).collect(),
+    };
     sweep(&prepared, &expected, &steps);
 }
 
