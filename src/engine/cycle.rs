@@ -278,8 +278,7 @@ async fn ask_for_uploads(
     if session.selected().is_none_or(|s| s.raw != raw_name(mailbox)) {
         session.select(&raw_name(mailbox)).await?;
     }
-    let range = UidSet::range(first, Uid::MAX);
-    let candidates = session.fingerprints(&range).await?;
+    let candidates = session.fingerprints_from(first).await?;
     let uids: UidSet = candidates.iter().map(|seen| seen.uid).collect();
     let linked: BTreeSet<Uid> =
         pass.db.read(move |tx| tx.links_of_uids(id, &uids)).await?.iter().filter_map(Link::uid).collect();

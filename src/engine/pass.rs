@@ -539,7 +539,7 @@ impl Pass<'_> {
         for mut one in examined {
             let name = one.mailbox.name.clone();
             let (adds, removals) = guard::split(std::mem::take(&mut one.part.plan));
-            let mut outcome = Outcome::default();
+            let mut outcome = Outcome { left: one.part.postponed, ..Outcome::default() };
             self.tally(&name, |counts| counts.matched += one.matched);
             let count = removals.len() as u64;
             let removals = if cautious || one.fresh {

@@ -121,6 +121,8 @@ async fn life(dovecot: &Dovecot, quirks: Quirks) -> Listing {
     let header = b"Subject: 3\r\nMessage-ID: <3@example.org>";
     assert_eq!(prints[3].fingerprint.header, Digest(sha2::Sha256::digest(header).into()));
     assert_eq!(prints[3].fingerprint.size, mail(3).len() as u64);
+    assert_eq!(s.fingerprints_from(uids[3]).await.unwrap(), prints[3..]);
+    assert_eq!(s.fingerprints_from(Uid::MAX).await.unwrap(), []);
     assert_eq!(s.sizes(&set(&uids)).await.unwrap()[&uids[3]], mail(3).len() as u64);
 
     let change =

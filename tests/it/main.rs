@@ -5,7 +5,9 @@
 
 mod account;
 mod cli;
+mod crash;
 mod dovecot;
 mod imap_dovecot;
 mod proxy;
+mod random;
 mod reader;

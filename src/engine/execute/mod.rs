@@ -107,22 +107,17 @@ fn entry(mailbox: &MailboxName, planned: &Planned, kept: Option<String>) -> Entr
 }
 
 /// Carries out everything but removals.
-pub(super) async fn add(site: &Site<'_>, plan: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
-    let (mut bookkeeping, mut merges, mut moves) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut follows, mut uploads, mut downloads) = (Vec::new(), Vec::new(), Vec::new());
-    for planned in plan {
-        let kind = match &planned.op {
-            Op::Adopt { .. } | Op::Forget { .. } | Op::Supersede { .. } | Op::Keep { .. } => &mut bookkeeping,
-            Op::MergeFlags { .. } => &mut merges,
-            Op::Move { .. } => &mut moves,
-            Op::Follow { .. } => &mut follows,
-            Op::Upload { .. } => &mut uploads,
-            Op::Download { .. } => &mut downloads,
-            // Only `remove` carries these out.
-            Op::Remove { .. } | Op::Expunge { .. } => continue,
-        };
-        kind.push(planned);
-    }
+pub(super) async fn add(site: &Site<'_>, mut plan: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
+    let mut take = |wanted: fn(&Op) -> bool| plan.extract_if(.., |p| wanted(&p.op)).collect::<Vec<_>>();
+    let bookkeeping =
+        take(|op| matches!(op, Op::Adopt { .. } | Op::Forget { .. } | Op::Supersede { .. } | Op::Keep { .. }));
+    let merges = take(|op| matches!(op, Op::MergeFlags { .. }));
+    let moves = take(|op| matches!(op, Op::Move { .. }));
+    let follows = take(|op| matches!(op, Op::Follow { .. }));
+    let uploads = take(|op| matches!(op, Op::Upload { .. }));
+    // In place: these are the ones that there may be very many of. Only `remove` carries out what removes.
+    plan.retain(|p| matches!(p.op, Op::Download { .. }));
+    let downloads = plan;
 
     base::write_down(site, bookkeeping, outcome).await?;
     relocate::follow(site, follows, outcome).await?;
