@@ -7,5 +7,7 @@ mod account;
 mod cli;
 mod dovecot;
 mod imap_dovecot;
+mod mirror;
+mod mirror_first;
 mod proxy;
 mod reader;
