@@ -9,5 +9,6 @@ mod dovecot;
 mod imap_dovecot;
 mod mirror;
 mod mirror_first;
+mod mirror_flags;
 mod proxy;
 mod reader;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use postkeep_sim::{Command, Server};
 
-use crate::account::{Account, Output, Remote, Snapshot};
+use crate::account::{Account, Output, Remote, Snapshot, served};
 use crate::dovecot::{self, Dovecot, PASSWORD};
 use crate::reader::{Mail, Reader};
 
@@ -457,7 +457,7 @@ impl World<'_> {
     fn contents(&self) -> BTreeSet<Vec<u8>> {
         let there = self.remote().mails().into_values().flatten().map(|(_, mail)| mail);
         let here = self.account.local().into_values().flatten();
-        there.chain(here).map(|mail| with_crlf(&mail.bytes)).collect()
+        there.chain(here).map(|mail| mail.bytes).collect()
     }
 
     /// Returns the contents of the graveyard.
@@ -466,7 +466,7 @@ impl World<'_> {
         while let Some(dir) = dirs.pop() {
             for entry in fs::read_dir(&dir).into_iter().flatten() {
                 let path = entry.unwrap().path();
-                if path.is_dir() { dirs.push(path) } else { files.push(with_crlf(&fs::read(path).unwrap())) }
+                if path.is_dir() { dirs.push(path) } else { files.push(served(&fs::read(path).unwrap())) }
             }
         }
         files
@@ -524,14 +524,6 @@ impl World<'_> {
 fn subject(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     text.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap_or("-").to_owned()
-}
-
-/// Returns bytes without a CR with CRLF.
-pub fn with_crlf(bytes: &[u8]) -> Vec<u8> {
-    if bytes.contains(&b'\r') {
-        return bytes.to_vec();
-    }
-    bytes.split(|&b| b == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..])
 }
 
 /// Encodes as modified UTF-7 (RFC 3501 §5.1.3).
