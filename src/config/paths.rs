@@ -120,10 +120,10 @@ pub enum StateDirError {
         /// What is there.
         path: PathBuf,
     },
-    /// Others may look into it, or it belongs to someone else.
+    /// Others may write to it, or it belongs to someone else.
     #[error(
-        "the state directory {} must be yours alone, but has owner {owner} and mode {mode:04o}; \
-         run: chmod 700 {}", path.display(), path.display()
+        "the state directory {} must be yours, and not writable by others, but has owner {owner} and mode {mode:04o}; \
+         run: chmod go-w {}", path.display(), path.display()
     )]
     Open {
         /// The directory.
@@ -135,7 +135,8 @@ pub enum StateDirError {
     },
 }
 
-/// Makes the state directory with mode 0700 if it is not there, and checks that it is the user's alone.
+/// Makes the state directory with mode 0700 if it is not there, and checks that nobody else can write to it. That
+/// others may list one which the user made is no harm: what is put into it is for the user alone.
 ///
 /// # Errors
 /// [`StateDirError`], with what to do.
@@ -147,7 +148,7 @@ pub fn prepare_state_dir(path: &Path) -> Result<(), StateDirError> {
     })?;
     let found = std::fs::metadata(path).map_err(io)?;
     let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-    if owner != rustix::process::geteuid().as_raw() || mode & 0o077 != 0 {
+    if owner != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
         return Err(StateDirError::Open { path: path.to_owned(), owner, mode });
     }
     Ok(())
@@ -220,14 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn the_state_directory_is_the_users_alone() {
+    fn only_the_user_writes_to_the_state_directory() {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("a/b");
         prepare_state_dir(&dir).unwrap();
         assert_eq!(std::fs::metadata(&dir).unwrap().mode() & 0o777, 0o700);
-        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o750)).unwrap();
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o755)).unwrap();
+        prepare_state_dir(&dir).unwrap();
+        std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o770)).unwrap();
         let error = prepare_state_dir(&dir).unwrap_err().to_string();
-        assert!(error.contains("mode 0750; run: chmod 700 "), "{error}");
+        assert!(error.contains("mode 0770; run: chmod go-w "), "{error}");
         std::fs::write(root.path().join("file"), "").unwrap();
         let error = prepare_state_dir(&root.path().join("file")).unwrap_err();
         assert!(matches!(error, StateDirError::NotADirectory { .. }), "{error}");

@@ -127,7 +127,7 @@ impl Session {
                     return Ok(None);
                 }
             }
-            self.send_content(&mut message).await?;
+            self.send_content(mailbox, &mut message).await?;
         }
         self.connection.wire.queue(b"\r\n", false);
         Ok(sent)
@@ -159,7 +159,7 @@ impl Session {
         }
     }
 
-    async fn send_content(&mut self, message: &mut Outgoing) -> Result<(), Error> {
+    async fn send_content(&mut self, mailbox: &RawName, message: &mut Outgoing) -> Result<(), Error> {
         let mut block = vec![0; BLOCK];
         let mut left = message.length;
         let fail = |session: &mut Self, source| {
@@ -187,7 +187,7 @@ impl Session {
                 while let Ok(answer) = self.connection.receive().await {
                     if let Answer::Tagged { status, code, text, .. } = answer {
                         self.connection.end("the server hung up during APPEND");
-                        Outcome { command: "APPEND", status, code, text }.check(None)?;
+                        Outcome { command: "APPEND", status, code, text }.check(Some(mailbox))?;
                     }
                 }
                 return Err(error);

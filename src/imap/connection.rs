@@ -1,9 +1,9 @@
 //! A connection: commands out, answers in, everything in order and nothing overlooked.
 //!
 //! There is no task behind it: whoever awaits a command drives the connection. Commands go out in *flights*, several on
-//! their way at once; each answer comes out of [`Flight::next`] in the order in which it arrived, and each command's end
-//! with its status. A flight that is given up halfway leaves answers unread, which would be taken for those of the next
-//! command; so the connection is of no more use then.
+//! their way at once; each answer comes out of [`Flight::next`] in the order in which it arrived, and each command's
+//! end with its status. A flight that is given up halfway leaves answers unread, which would be taken for those of the
+//! next command; so the connection is of no more use then.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Display;

@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 /// The last second that is a date in every time zone, with four digits for the year.
 const LAST: i64 = 253_402_207_200;
 
-/// Returns the seconds since 1970, between 0 and the end of 9999, or nearly. A date that makes no sense is as near as its parts
-/// allow, or 0: no message is refused for its date.
+/// Returns the seconds since 1970, from 0 to [`LAST`]. A date that makes no sense is as near as its parts allow, or 0:
+/// no message is refused for its date.
 pub(super) fn parse(text: &str) -> i64 {
     let text = text.trim();
     let time = BrokenDownTime::parse("%d-%b-%Y %H:%M:%S %z", text).and_then(|t| t.to_timestamp()).or_else(|_| {

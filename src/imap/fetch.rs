@@ -150,7 +150,7 @@ impl Session {
     /// [`Error::Refused`], [`Error::Closed`] if the receiver is gone, or those of a connection that breaks.
     pub async fn bodies(&mut self, uids: &UidSet, out: Sender<Fetched>) -> Result<(), Error> {
         let mailbox = self.here()?;
-        let chunks = uids.chunks(self.connection.quirks.max_command_bytes, self.connection.quirks.body_batch);
+        let chunks = uids.chunks(self.connection.quirks.set_bytes(0), self.connection.quirks.body_batch);
         let command = |set: &UidSet| {
             self.connection.command("UID FETCH").words(set).words("(UID FLAGS INTERNALDATE BODY.PEEK[])")
         };
@@ -197,7 +197,7 @@ impl Session {
         mut on: impl FnMut(&RawName, Fetch) -> Result<(), Error> + Send,
     ) -> Result<(), Error> {
         let mailbox = self.here()?;
-        let chunks = uids.chunks(self.connection.quirks.max_command_bytes, self.connection.quirks.flag_batch);
+        let chunks = uids.chunks(self.connection.quirks.set_bytes(0), self.connection.quirks.flag_batch);
         let command = |set: &UidSet| self.connection.command("UID FETCH").words(set).words(items);
         let commands = chunks.iter().map(command).collect();
         let on = |answer| match answer {

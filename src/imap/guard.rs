@@ -1,7 +1,7 @@
 //! Stands between the network and async-imap, and lets through only what imap-proto can read without harm.
 //!
-//! The bytes are framed here into answers. Of each answer async-imap gets a *skeleton* that cannot upset it: the tag and
-//! the status, or a FETCH whose literals are replaced by short markers. What was taken out waits [`Beside`] it, one
+//! The bytes are framed here into answers. Of each answer async-imap gets a *skeleton* that cannot upset it: the tag
+//! and the status, or a FETCH whose literals are replaced by short markers. What was taken out waits [`Beside`] it, one
 //! entry an answer, in order. So a body is never copied through the parser nor logged by it, a line of 16 MiB costs no
 //! more than its bytes, and neither of the two answers that make imap-proto panic reaches it.
 //!
@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use zeroize::Zeroize;
 
 use super::Body;
+use super::parse::Cursor;
 use super::wire::is_one_answer;
 
 /// A line without its literals; a SEARCH result of 500,000 UIDs has 4 MiB. Before sign-in the server has no reason to
@@ -244,8 +245,7 @@ impl<S> Guard<S> {
                 return Err(Fault::Limit("a message has too many literals"));
             }
             frame.line.truncate(frame.line.len() - length);
-            // A quoted string cannot hold a NUL, so a marker cannot be forged.
-            frame.line.extend_from_slice(format!("{{3}}\r\n\0{:02}", frame.literals.len()).as_bytes());
+            frame.line.extend_from_slice(marker(frame.literals.len()).as_bytes());
             if frame.in_memory + size > MAX_MEMORY {
                 Sink::File(unnamed_file(&self.spool_dir).map_err(Fault::Spool)?)
             } else {
@@ -290,11 +290,12 @@ impl<S> Guard<S> {
 
     /// Hands out the answer: its skeleton to async-imap, the rest beside. Always true.
     fn finish(&mut self, kind: Kind) -> bool {
-        let Frame { mut line, literals, .. } = std::mem::take(&mut self.frame);
+        let Frame { mut line, mut literals, .. } = std::mem::take(&mut self.frame);
         let begin = self.output.len();
         match kind {
             Kind::Fetch | Kind::Number => {
-                if line.len() <= MAX_FETCH_LINE && (kind == Kind::Number || make_safe(&mut line)) {
+                let safe = kind == Kind::Number || make_safe(&mut line, &mut literals);
+                if safe && line.len() <= MAX_FETCH_LINE {
                     self.output.extend_from_slice(&line);
                     self.output.extend_from_slice(b"\r\n");
                 }
@@ -490,14 +491,29 @@ fn uid(line: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Makes a FETCH harmless; false if it has too many levels, or a UID that is none.
+/// Returns what stands for a literal. A quoted string cannot hold a NUL, so a server cannot forge one.
+fn marker(index: usize) -> String {
+    format!("{{3}}\r\n\0{index:02}")
+}
+
+/// Makes a FETCH harmless; false if it has too many levels or strings, or a UID that is none.
 ///
-/// A date of `NIL` panics in imap-proto 0.17, so it becomes an empty one.
-fn make_safe(line: &mut Vec<u8>) -> bool {
+/// A date of `NIL` panics in imap-proto 0.17, so it becomes an empty one. What of a message is given as a quoted string
+/// is taken out as literals are.
+fn make_safe(line: &mut Vec<u8>, literals: &mut Vec<Body>) -> bool {
     let (mut depth, mut quoted, mut at) = (0_usize, false, 0);
     while at < line.len() {
         match line[at] {
             b'\\' if quoted => at += 1,
+            b'"' if !quoted && depth == 1 && (line[..at].ends_with(b"] ") || line[..at].ends_with(b"> ")) => {
+                let mut cursor = Cursor(&line[at..]);
+                let (Some(text), true) = (cursor.string(), literals.len() < MAX_LITERALS) else { return false };
+                let end = line.len() - cursor.0.len();
+                let marker = marker(literals.len());
+                line.splice(at..end, marker.bytes());
+                literals.push(Body::Memory(text));
+                at += marker.len() - 1;
+            }
             b'"' => quoted = !quoted,
             _ if quoted => {}
             b'(' => depth += 1,

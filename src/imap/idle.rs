@@ -21,8 +21,8 @@ pub enum IdleEnd {
 }
 
 impl Session {
-    /// Waits until the selected mailbox changes, `stop` completes, or `limit` has passed, whichever comes first; in each
-    /// case the session can be used on. Between the two ends of IDLE no timeout applies but `limit`.
+    /// Waits until the selected mailbox changes, `stop` completes, or `limit` has passed, whichever comes first; in
+    /// each case the session can be used on. Between the two ends of IDLE no timeout applies but `limit`.
     ///
     /// # Errors
     /// [`Error::Unsupported`] without IDLE, [`Error::Refused`], or those of a connection that breaks.

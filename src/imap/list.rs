@@ -88,8 +88,8 @@ impl Session {
     /// Lists the user's mailboxes with their states; those of other users and shared ones are left out.
     ///
     /// # Errors
-    /// [`Error::Nonsense`] if INBOX is not among them, which every account has: so an answer that lists nothing is never
-    /// taken for an account without mailboxes. [`Error::Refused`], or those of a connection that breaks.
+    /// [`Error::Nonsense`] if INBOX is not among them, which every account has: so an answer that lists nothing is
+    /// never taken for an account without mailboxes. [`Error::Refused`], or those of a connection that breaks.
     pub async fn list(&mut self) -> Result<Lists, Error> {
         let items = self.status_items();
         let (mut lines, mut states) = (Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
 //! The server's side: one signed-in connection, and what can be asked and done over it.
 //!
-//! Three layers. At the bottom [`guard`] frames the bytes and keeps from the parser what would harm it; only
-//! [`wire`] knows that the parser is async-imap's. [`connection`] sends commands and hands out every answer in order,
-//! with the status of each command checked. Above it [`Session`] has one file for each thing to do.
+//! Three layers. At the bottom `guard` frames the bytes and keeps from the parser what would harm it; only `wire` knows
+//! that the parser is async-imap's. `connection` sends commands and hands out every answer in order, with the status of
+//! each command checked. Above it [`Session`] has one file for each thing to do.
 //!
 //! A server is never taken at its word for less than it said: an answer that breaks off, is refused, or cannot be read
 //! is an [`Error`], never an empty result.

@@ -18,13 +18,13 @@ impl Session {
     /// copied and marked `\Deleted`.
     ///
     /// # Errors
-    /// [`Error::Refused`], with the code `TRYCREATE` if there is no such mailbox, [`Error::Nonsense`] for UIDs that were
-    /// not asked for, or those of a connection that breaks; some may have been moved then.
+    /// [`Error::Refused`], with the code `TRYCREATE` if there is no such mailbox, [`Error::Nonsense`] for UIDs that
+    /// were not asked for, or those of a connection that breaks; some may have been moved then.
     pub async fn move_to(&mut self, uids: &UidSet, target: &RawName) -> Result<Vec<(Uid, Uid)>, Error> {
         let has_move = self.connection.capabilities.has("MOVE");
         let (name, effect) = if has_move { ("UID MOVE", "move") } else { ("UID COPY", "copy") };
         let mut pairs = Vec::new();
-        for batch in uids.chunks(self.connection.quirks.max_command_bytes.saturating_sub(1000).max(200), BATCH) {
+        for batch in uids.chunks(self.connection.quirks.set_bytes(target.as_bytes().len()), BATCH) {
             let command = self.connection.command(name).words(&batch).string(target.as_bytes());
             step::before(effect);
             let copied = self.transfer(command, &batch).await?;
@@ -66,7 +66,7 @@ fn pairs_of(codes: &[Code], asked: &UidSet) -> Option<Vec<(Uid, Uid)>> {
     let most = usize::try_from(asked.len()).unwrap_or(usize::MAX);
     let mut pairs = Vec::new();
     for code in codes.iter().filter(|c| c.is("COPYUID")) {
-        let (_, found) = code.copy_uid(most)?;
+        let found = code.copy_uid(most)?;
         if !found.iter().all(|(uid, _)| asked.contains(*uid)) {
             return None;
         }

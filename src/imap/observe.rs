@@ -53,6 +53,8 @@ struct Told {
     messages: BTreeMap<Uid, RemoteMessage>,
     uids: UidSet,
     vanished: UidSet,
+    /// A message went that may have been listed before; which, nobody knows.
+    expunged: bool,
 }
 
 impl Told {
@@ -67,6 +69,7 @@ impl Told {
                     gone.iter().for_each(|uid| drop(self.messages.remove(uid)));
                 }
             }
+            Answer::Expunge => self.expunged = true,
             Answer::Data(Data::Broken) => return Err(unreadable(mailbox)),
             _ => {}
         }
@@ -107,7 +110,13 @@ impl Session {
             (Some(mod_seq), None) => {
                 let told = self.list_twice(mailbox, &cursor, Some(mod_seq.get())).await?;
                 let uids = told.remaining();
-                (told, Listing::Changed { uids })
+                (
+                    Told {
+                        messages: told.messages.into_iter().filter(|(uid, _)| uids.contains(*uid)).collect(),
+                        ..told
+                    },
+                    Listing::Changed { uids },
+                )
             }
             (None, _) => (self.list_twice(mailbox, &cursor, None).await?, Listing::Full),
         };
@@ -137,7 +146,7 @@ impl Session {
         })
     }
 
-    /// Lists all, or what changed since a mod-sequence; again if the count is wrong.
+    /// Lists all, or what changed since a mod-sequence; again if the count is wrong, or right only by chance.
     async fn list_twice(&mut self, mailbox: &RawName, cursor: &Cursor, since: Option<u64>) -> Result<Told, Error> {
         let mut told = Told::default();
         for attempt in 1..=2 {
@@ -151,10 +160,10 @@ impl Session {
             self.connection.run_all(commands, WINDOW, Some(mailbox), |answer| told.take(answer, mailbox)).await?;
             let counted = if since.is_some() { told.remaining().len() } else { told.messages.len() as u64 };
             let exists = self.connection.exists;
-            if counted == u64::from(exists) {
+            if counted == u64::from(exists) && !told.expunged {
                 break;
             }
-            debug!(mailbox = %mailbox, counted, exists, attempt, "listed another number of messages than there are");
+            debug!(mailbox = %mailbox, counted, exists, attempt, "listed a mailbox while it changed");
         }
         Ok(told)
     }

@@ -21,7 +21,7 @@ impl Default for Quirks {
     fn default() -> Self {
         Self {
             pipelining: true,
-            // RFC 7162 §4 asks servers to take 8192 bytes; some room is left for the words around the set.
+            // RFC 7162 §4 asks servers to take 8192 bytes.
             max_command_bytes: 8000,
             body_batch: 500,
             flag_batch: 20_000,
@@ -44,6 +44,13 @@ impl Quirks {
             sizes_exact: false,
             ignore: vec!["IMAP4rev2".to_owned(), "ENABLE".to_owned()],
         }
+    }
+
+    /// Returns how long a UID set may be in a command that also holds `arguments` bytes of other arguments.
+    pub(super) fn set_bytes(&self, arguments: usize) -> usize {
+        // The tag, the name of the command, and the items of the longest FETCH.
+        const WORDS: usize = 100;
+        self.max_command_bytes.saturating_sub(WORDS + arguments).max(WORDS)
     }
 
     /// Returns how many commands may be on their way at once, where `most` would do.

@@ -11,8 +11,8 @@ use crate::step;
 /// A signed-in connection to a server.
 ///
 /// Whoever awaits a command drives the connection; there is no task behind it. **Cancelling**: a future of a session
-/// that is dropped before it ended leaves answers unread, so every later call fails with [`Error::Closed`]. The one that
-/// may be stopped is [`Session::idle`], by its own argument. After an error of [`Scope::Account`](super::Scope) or
+/// that is dropped before it ended leaves answers unread, so every later call fails with [`Error::Closed`]. The one
+/// that may be stopped is [`Session::idle`], by its own argument. After an error of [`Scope::Account`](super::Scope) or
 /// [`Error::TooLarge`] the session is of no more use; after all others it is.
 ///
 /// Numbers of messages in the selected mailbox follow what the server says meanwhile, in the order in which it says it.

@@ -56,15 +56,15 @@ impl Session {
             return Err(Error::Unsupported("UIDPLUS, so the messages are only marked as deleted"));
         }
         let command = |set: &UidSet| self.connection.command("UID EXPUNGE").words(set);
-        let commands: Vec<Command> = self.batches(uids).iter().map(command).collect();
+        let commands: Vec<Command> = self.batches(uids, 0).iter().map(command).collect();
         if !commands.is_empty() {
             step::before("expunge");
         }
         self.connection.run_all(commands, WINDOW, Some(&mailbox), |_| Ok(())).await.map(|_| ())
     }
 
-    fn batches(&self, uids: &UidSet) -> Vec<UidSet> {
-        uids.chunks(self.connection.quirks.max_command_bytes, BATCH)
+    fn batches(&self, uids: &UidSet, arguments: usize) -> Vec<UidSet> {
+        uids.chunks(self.connection.quirks.set_bytes(arguments), BATCH)
     }
 
     fn store_commands(&self, uids: &UidSet, sign: char, flags: &Flags, limit: Option<ModSeq>) -> Vec<Command> {
@@ -79,7 +79,7 @@ impl Session {
             };
             command.words(format_args!("{sign}FLAGS.SILENT {flags}"))
         };
-        self.batches(uids).iter().map(command).collect()
+        self.batches(uids, flags.to_string().len()).iter().map(command).collect()
     }
 
     async fn run_store(&mut self, commands: Vec<Command>) -> Result<UidSet, Error> {

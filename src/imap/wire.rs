@@ -228,21 +228,9 @@ fn convert_fetch(attributes: &[AttributeValue<'_>], mut literals: Vec<Body>) -> 
     fetch
 }
 
-/// Returns the content behind a marker, or of a quoted string, from which imap-proto does not take the backslashes.
+/// Returns the content behind a marker.
 fn content(data: Option<&[u8]>, literals: &mut [Body]) -> Body {
-    match data {
-        None => Body::Nothing,
-        Some([0, number @ ..]) => std::str::from_utf8(number)
-            .ok()
-            .and_then(|n| literals.get_mut(n.parse::<usize>().ok()?))
-            .map_or(Body::Nothing, |body| std::mem::replace(body, Body::Nothing)),
-        Some(quoted) => {
-            let mut text = Vec::with_capacity(quoted.len());
-            let mut bytes = quoted.iter();
-            while let Some(&byte) = bytes.next() {
-                text.extend(if byte == b'\\' { bytes.next() } else { Some(&byte) });
-            }
-            Body::Memory(text)
-        }
-    }
+    let index = data.and_then(|d| std::str::from_utf8(d.strip_prefix(b"\0")?).ok()?.parse::<usize>().ok());
+    let body = index.and_then(|i| literals.get_mut(i));
+    body.map_or(Body::Nothing, |body| std::mem::replace(body, Body::Nothing))
 }

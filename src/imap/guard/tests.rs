@@ -80,7 +80,7 @@ async fn one(answer: &[u8]) -> (String, String) {
 #[tokio::test]
 async fn only_skeletons_come_through() {
     let raw = "* OK [X-RAW]";
-    let table: [(&[u8], &str, &str); 22] = [
+    let table: [(&[u8], &str, &str); 23] = [
         (b"* OK [ALERT]\xc3\xa9", "* OK", r"[ALERT]\xc3\xa9"),
         (b"* OK [X-RAW] not ours", "* OK", "[X-RAW] not ours"),
         (b"* bye", "* bye", ""),
@@ -96,7 +96,8 @@ async fn only_skeletons_come_through() {
         (b"* 1 FETCH (UID 1 FLAGS (\\Seen))", r"* 1 FETCH (UID 1 FLAGS (\\Seen))", ""),
         (b"* 1 FETCH (INTERNALDATE NIL UID 1)", r#"* 1 FETCH (INTERNALDATE \"\" UID 1)"#, ""),
         (b"* 1 FETCH (internaldate nil)", r#"* 1 FETCH (internaldate \"\")"#, ""),
-        (b"* 1 FETCH (UID 1 BODY[] \"(INTERNALDATE NIL\")", r#"* 1 FETCH (UID 1 BODY[] \"(INTERNALDATE NIL\")"#, ""),
+        (b"* 1 FETCH (UID 1 BODY[] \"(INTERNALDATE NIL\")", r"* 1 FETCH (UID 1 BODY[] {3}\r\n\x0000)", ""),
+        (b"* 1 FETCH (X \"(INTERNALDATE NIL\")", r#"* 1 FETCH (X \"(INTERNALDATE NIL\")"#, ""),
         (b"* 1 FETCH (UID 0)", raw, "* 1 FETCH (UID 0)"),
         (b"* 1 FETCH (UID 4294967296)", raw, "* 1 FETCH (UID 4294967296)"),
         (b"* 1 FETCH  (UID  1)", raw, "* 1 FETCH  (UID  1)"),
@@ -109,12 +110,15 @@ async fn only_skeletons_come_through() {
     }
     let deep = |n: usize| format!("* 1 FETCH (BODYSTRUCTURE {}{})", "(".repeat(n), ")".repeat(n)).into_bytes();
     assert_eq!(one(&deep(200_000)).await.0, raw);
+    let (_, beside, _) = through(b"* 1 FETCH (BODY[]<0> {1}\r\na BODY[HEADER] \"q\\\"x\" X \"y\")\r\n", &[1]).await;
+    assert_eq!(beside[0].1, [b"a".to_vec(), b"q\"x".to_vec()]);
     assert_eq!(one(format!("* 1 FETCH (X \"{}\")", "x".repeat(70_000)).as_bytes()).await.0, raw);
 }
 
 #[tokio::test]
 async fn literals_are_taken_out() {
-    let answer = b"* 1 FETCH (UID 7 BODY[HEADER] {0}\r\n BODY[] ~{5+}\r\na\0)\r\n X \"{3}\")\r\n* LIST () \"/\" {3}\r\n\r\n{\r\n";
+    let answer = b"* 1 FETCH (UID 7 BODY[HEADER] {0}\r\n BODY[] ~{5+}\r\na\0)\r\n X \"{3}\")\r\n\
+        * LIST () \"/\" {3}\r\n\r\n{\r\n";
     let (skeletons, beside, fault) = through(answer, &[1]).await;
     let expected = r#"* 1 FETCH (UID 7 BODY[HEADER] {3}\r\n\x0000 BODY[] {3}\r\n\x0001 X \"{3}\")\r\n* OK [X-RAW]\r\n"#;
     assert_eq!(skeletons, expected);
