@@ -7,6 +7,7 @@ mod account;
 mod cli;
 mod crash;
 mod dovecot;
+mod histories;
 mod imap_dovecot;
 mod mirror;
 mod mirror_first;

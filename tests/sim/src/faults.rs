@@ -181,6 +181,11 @@ impl Faults {
         self.armed.push(Armed { command: command.to_ascii_uppercase(), when, seen: 0, fault });
     }
 
+    pub(crate) fn calm(&mut self) {
+        self.armed.clear();
+        self.budget = None;
+    }
+
     /// Returns the faults that are due at a command of this name that has been received whole, and counts it.
     pub(crate) fn due(&mut self, command: &str) -> Due {
         let faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
