@@ -24,6 +24,7 @@ fn a_reason() -> impl Strategy<Value = SkipReason> {
         any::<u64>().prop_map(SkipReason::TooLarge),
         ".*".prop_map(SkipReason::Refused),
         ".*".prop_map(SkipReason::Unusable),
+        Just(SkipReason::Kept),
     ]
 }
 
