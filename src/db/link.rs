@@ -67,17 +67,6 @@ impl Tx<'_> {
         self.execute("delete a link", "DELETE FROM link WHERE id = ?1", [id]).map(|_| ())
     }
 
-    /// Moves a link to another mailbox, where the message has another UID and may have another name. What was held or
-    /// approved of it was about its old place, and is gone.
-    ///
-    /// # Errors
-    /// As [`Tx::insert_link`]; also if the link is not there or is an upload.
-    pub fn move_link(&self, id: LinkId, to: MailboxId, uid: Uid, name: &UniqueName) -> Result<(), Error> {
-        self.execute("release a link", "DELETE FROM held WHERE link = ?1", [id])?;
-        let sql = "UPDATE link SET mailbox = ?2, uid = ?3, name = ?4 WHERE id = ?1";
-        self.execute_one("move a link", sql, (id, to, uid, name))
-    }
-
     /// Returns a link, or `None` if there is none with this number.
     ///
     /// # Errors
@@ -140,36 +129,6 @@ impl Tx<'_> {
         let sql =
             concat!("SELECT ", columns!(), " FROM link WHERE mailbox = ?1 AND state <> 0 AND state = 3 ORDER BY id");
         self.all("read skipped links", sql, [mailbox], read)
-    }
-
-    /// Tells whether any link of the account is downloading or uploading.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn has_pending(&self) -> Result<bool, Error> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM link WHERE state <> 0 AND state IN (1, 2))";
-        self.one("look for pending links", sql, [], |row| row.get(0))
-    }
-
-    /// Returns the links with this content, in all mailboxes, in the order in which they were added.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn with_digest(&self, digest: &Digest) -> Result<Vec<(MailboxId, Link)>, Error> {
-        let sql = concat!("SELECT ", columns!(), ", mailbox FROM link WHERE digest = ?1 ORDER BY id");
-        self.all("find links by content", sql, [digest], with_mailbox)
-    }
-
-    /// Returns the links that may have this content, as far as it can be known without the body; in all mailboxes, in
-    /// the order in which they were added.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn with_fingerprint(&self, fingerprint: &Fingerprint) -> Result<Vec<(MailboxId, Link)>, Error> {
-        let what = "find links by content";
-        let sql = concat!("SELECT ", columns!(), ", mailbox FROM link WHERE header = ?1 AND size = ?2 ORDER BY id");
-        let size = unsigned(fingerprint.size).map_err(|error| self.error(error, what))?;
-        self.all(what, sql, (fingerprint.header, size), with_mailbox)
     }
 
     /// Runs `sql` with what identifies the link or its mailbox as ?1, and then the columns of `link`.
@@ -291,8 +250,4 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Link> {
         internal_date: row.get(13)?,
         inode: row.get::<_, Option<i64>>(14)?.map(i64::cast_unsigned),
     })
-}
-
-fn with_mailbox(row: &Row<'_>) -> rusqlite::Result<(MailboxId, Link)> {
-    Ok((row.get(15)?, read(row)?))
 }

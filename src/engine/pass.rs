@@ -321,14 +321,7 @@ impl Pass<'_> {
         let pending = AccountState { pending: Some((generation, nonce.clone())), ..state.clone() };
         self.db.commit(move |tx| tx.set_account(&pending)).await?;
         root.set_marker(&Marker { account: self.account.name.clone(), generation, nonce: nonce.clone() })?;
-        let done = AccountState {
-            generation,
-            nonce,
-            pending: None,
-            clean: true,
-            scope: scope.to_owned(),
-            recovered_at: state.recovered_at,
-        };
+        let done = AccountState { generation, nonce, pending: None, clean: true, scope: scope.to_owned() };
         Ok(self.db.commit(move |tx| tx.set_account(&done)).await?)
     }
 
