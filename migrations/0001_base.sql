@@ -151,6 +151,5 @@ CREATE TABLE journal (
     kept    TEXT                -- where a removed file is now
 ) STRICT;
 
-CREATE INDEX journal_by_time ON journal (at);
 -- The guard counts these over a day.
 CREATE INDEX journal_removals ON journal (mailbox, at) WHERE kind IN ('remove', 'expunge');
