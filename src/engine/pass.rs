@@ -575,9 +575,7 @@ impl Pass<'_> {
         }
         let write = self.db.commit(move |tx| {
             for (id, inode) in inodes {
-                if let Some(link) = tx.link(id)? {
-                    tx.set_link(&crate::model::Link { inode: Some(inode), ..link })?;
-                }
+                tx.set_inode(id, inode)?;
             }
             Ok(())
         });

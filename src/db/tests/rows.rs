@@ -123,9 +123,62 @@ fn what_is_gone_cannot_be_changed() {
         tx.delete_link(id).unwrap();
         tx.delete_link(id).unwrap();
         assert!(matches!(tx.set_link(&link(id, synced(1))), Err(Error::Sqlite { .. })));
+        assert!(matches!(tx.complete_link(&link(id, synced(1))), Err(Error::Sqlite { .. })));
+        assert!(matches!(tx.set_flags(id, &flags(1, "")), Err(Error::Sqlite { .. })));
+        // An inode is a hint.
+        tx.set_inode(id, 5).unwrap();
         // Its number is not given again.
         assert!(tx.insert_link(m, &synced(1)).unwrap() > id);
     });
+}
+
+#[test]
+fn a_download_is_completed_under_its_uid_and_name() {
+    fresh(|tx| {
+        let m = mailbox(tx, "INBOX");
+        let LinkState::Synced { uid: u, name: n, .. } = synced(7).state else { unreachable!() };
+        let begun = LinkState::Downloading { uid: u, name: n.clone(), flags: flags(1, "a") };
+        let id = tx.insert_link(m, &new(begun)).unwrap();
+        let other = tx.insert_link(m, &synced(8)).unwrap();
+        let done = link(id, synced(7));
+        for state in [
+            LinkState::Synced { uid: uid(9), name: n.clone(), flags: flags(16, "") },
+            LinkState::Synced { uid: u, name: name("other"), flags: flags(16, "") },
+            LinkState::Uploading { name: n, flags: flags(16, ""), uid_next: u, since: 1 },
+        ] {
+            assert!(matches!(tx.complete_link(&Link { state, ..done.clone() }), Err(Error::Sqlite { .. })));
+        }
+        tx.complete_link(&done).unwrap();
+        found_all(tx, m, &[done.clone(), link(other, synced(8))]);
+        // It was completed: this is no download any more.
+        assert!(matches!(tx.complete_link(&done), Err(Error::Sqlite { .. })));
+    });
+}
+
+#[test]
+fn flags_and_inodes_are_changed_alone() {
+    fresh(|tx| {
+        let m = mailbox(tx, "INBOX");
+        let id = tx.insert_link(m, &synced(1)).unwrap();
+        let other = tx.insert_link(m, &synced(2)).unwrap();
+        tx.set_flags(id, &flags(9, "a b")).unwrap();
+        tx.set_inode(id, u64::MAX).unwrap();
+        let state = LinkState::Synced { uid: uid(1), name: name("1.host"), flags: flags(9, "a b") };
+        let changed = link(id, NewLink { state, inode: Some(u64::MAX), ..synced(1) });
+        found_all(tx, m, &[changed, link(other, synced(2))]);
+        let begun = LinkState::Downloading { uid: uid(3), name: name("3"), flags: flags(1, "") };
+        let begun = tx.insert_link(m, &new(begun)).unwrap();
+        assert!(matches!(tx.set_flags(begun, &flags(2, "")), Err(Error::Sqlite { .. })), "not agreed yet");
+    });
+}
+
+/// The mailbox has these links, in the order of their UIDs, and nothing is pending.
+fn found_all(tx: &Tx<'_>, mailbox: MailboxId, links: &[Link]) {
+    let mut all = Vec::new();
+    tx.links_by_uid(mailbox, &mut |link| all.push(link)).unwrap();
+    assert_eq!(all, links);
+    assert_eq!(tx.pending(mailbox).unwrap(), []);
+    assert_eq!(tx.count(mailbox).unwrap(), Counts { synced: links.len() as u64, ..Counts::default() });
 }
 
 #[test]
