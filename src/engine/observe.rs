@@ -276,12 +276,22 @@ pub(super) fn is_agreed_remote(
     merged: &BTreeSet<LinkId>,
 ) -> Result<bool, db::Error> {
     let named: UidSet = remote.messages.keys().copied().chain(remote.gone.iter()).collect();
-    let links: BTreeMap<Uid, Link> =
-        tx.links_of_uids(mailbox, &named)?.into_iter().filter_map(|l| Some((l.uid()?, l))).collect();
-    let agreed = |(uid, message): (&Uid, &RemoteMessage)| {
-        links.get(uid).is_some_and(|link| is_settled(link, |base| mask.read(&message.flags, base), merged))
-    };
-    Ok(remote.messages.iter().all(agreed) && !remote.gone.iter().any(|uid| links.contains_key(&uid)))
+    let (mut agreed, mut left) = (0, false);
+    tx.each_of_uids(mailbox, &named, &mut |uid, bits, keywords, id, stage| {
+        let Some(message) = remote.messages.get(&uid) else {
+            left = true; // gone, but its link is still there
+            return;
+        };
+        agreed += usize::from(match stage {
+            Stage::Synced => {
+                let base = Flags::from_parts(bits, keywords.split(' ').filter_map(Keyword::new));
+                merged.contains(&id) || mask.read(&message.flags, &base) == base
+            }
+            Stage::Skipped => true,
+            Stage::Downloading | Stage::Uploading => false,
+        });
+    })?;
+    Ok(!left && agreed == remote.messages.len())
 }
 
 /// The same for what was named in the maildir: only then may its stamp be trusted.

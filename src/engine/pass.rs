@@ -177,6 +177,12 @@ fn connect(account: &Account, state_dir: &Path) -> Connect {
     }
 }
 
+/// Returns the time in milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Pass<'_> {
     /// Writes down what was done, or is about to be, in one commit.
     pub(super) async fn commit<T: Send + 'static>(
@@ -200,8 +206,7 @@ impl Pass<'_> {
 
     /// Returns the time in milliseconds since 1970.
     pub(super) fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        now_ms()
     }
 
     /// Changes the counts of a mailbox.
@@ -527,7 +532,7 @@ impl Pass<'_> {
         for mut one in examined {
             let name = one.mailbox.name.clone();
             let (adds, removals) = guard::split(std::mem::take(&mut one.part.plan));
-            let mut outcome = Outcome::default();
+            let mut outcome = Outcome { left: one.part.postponed, ..Outcome::default() };
             self.tally(&name, |counts| counts.matched += one.matched);
             let count = removals.len() as u64;
             let removals = if cautious || one.fresh {
@@ -555,7 +560,8 @@ impl Pass<'_> {
                 }
                 self.set_state(&name, MailboxState::Unchanged);
             }
-            works.push(Work { examined: one, adds, removals, outcome });
+            let did = one.fresh || !adds.is_empty() || !removals.is_empty();
+            works.push(Work { examined: one, adds, removals, did, outcome });
         }
         Ok(works)
     }
@@ -564,7 +570,7 @@ impl Pass<'_> {
         let Some(maildir) = work.examined.maildir.clone() else { return Ok(()) };
         self.update_inodes(&work.examined).await?;
         let site = Site::new(self, &work.examined, maildir, places);
-        execute::add(&site, &work.adds, &mut work.outcome).await
+        execute::add(&site, std::mem::take(&mut work.adds), &mut work.outcome).await
     }
 
     /// Writes down which inodes files have now whose content is as it was.
@@ -597,13 +603,12 @@ impl Pass<'_> {
             return Ok(());
         }
         let site = Site::new(self, &work.examined, maildir, places);
-        execute::remove(&site, &work.removals, trash, &mut work.outcome).await
+        execute::remove(&site, std::mem::take(&mut work.removals), trash, &mut work.outcome).await
     }
 
     async fn settle(&self, work: Work, left: &mut BTreeSet<MailboxName>) -> Result<MailboxState, Error> {
-        let Work { examined, adds, removals, outcome } = work;
+        let Work { examined, did, outcome, .. } = work;
         let name = examined.mailbox.name.clone();
-        let did = !adds.is_empty() || !removals.is_empty() || examined.fresh;
         let (failed, wants_more) = (outcome.failed, outcome.left || examined.waiting);
         let moving = examined.scanned.as_ref().is_some_and(|s| s.doubt.is_some());
         for note in &examined.notes {
@@ -697,6 +702,8 @@ struct Work {
     examined: Examined,
     adds: Vec<Planned>,
     removals: Vec<Planned>,
+    /// The plan was not empty, or the base was made anew.
+    did: bool,
     outcome: Outcome,
 }
 

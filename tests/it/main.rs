@@ -5,7 +5,12 @@
 
 mod account;
 mod cli;
+mod crash;
 mod dovecot;
 mod imap_dovecot;
+mod mirror;
+mod mirror_first;
+mod mirror_flags;
 mod proxy;
+mod random;
 mod reader;
