@@ -155,12 +155,4 @@ impl Tx<'_> {
         })?;
         Ok(counts)
     }
-
-    /// Returns the largest UID of a mailbox, if any link of it has one.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn max_uid(&self, mailbox: MailboxId) -> Result<Option<Uid>, Error> {
-        self.one("read the largest UID", "SELECT max(uid) FROM link WHERE mailbox = ?1", [mailbox], |row| row.get(0))
-    }
 }

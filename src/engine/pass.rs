@@ -328,14 +328,7 @@ impl Pass<'_> {
         let pending = AccountState { pending: Some((generation, nonce.clone())), ..state.clone() };
         self.db.commit(move |tx| tx.set_account(&pending)).await?;
         root.set_marker(&Marker { account: self.account.name.clone(), generation, nonce: nonce.clone() })?;
-        let done = AccountState {
-            generation,
-            nonce,
-            pending: None,
-            clean: true,
-            scope: scope.to_owned(),
-            recovered_at: state.recovered_at,
-        };
+        let done = AccountState { generation, nonce, pending: None, clean: true, scope: scope.to_owned() };
         Ok(self.db.commit(move |tx| tx.set_account(&done)).await?)
     }
 
@@ -590,9 +583,7 @@ impl Pass<'_> {
         }
         let write = self.db.commit(move |tx| {
             for (id, inode) in inodes {
-                if let Some(link) = tx.link(id)? {
-                    tx.set_link(&crate::model::Link { inode: Some(inode), ..link })?;
-                }
+                tx.set_inode(id, inode)?;
             }
             Ok(())
         });
