@@ -81,6 +81,9 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         return Ok(None);
     }
 
+    // The disk is read while the server is asked.
+    let early = maildir.clone().filter(|_| look_here);
+    let early = early.map(|maildir| tokio::task::spawn_blocking(move || maildir.scan()));
     let mut session = pass.pool.get().await?;
     let result = async {
         let session: &mut Session = &mut session;
@@ -124,8 +127,12 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         observed.as_ref().is_some_and(|o| !o.remote.messages.is_empty() || o.remote.gone.iter().len() > 0);
     let scanned = match &maildir {
         Some(maildir) if look_here || touches_links || fresh || !pending.is_empty() => {
+            let early = match early {
+                Some(scan) => Some(scan.await??),
+                None => None,
+            };
             let (db, maildir, mask) = (pass.db.clone(), Arc::clone(maildir), local_mask.clone());
-            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &mask)).await??)
+            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &mask, early)).await??)
         }
         Some(_) | None => None,
     };
@@ -197,7 +204,7 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
     let scanned = match &maildir {
         Some(maildir) => {
             let (db, maildir) = (pass.db.clone(), Arc::clone(maildir));
-            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &Mask::all())).await??)
+            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &Mask::all(), None)).await??)
         }
         None => None,
     };

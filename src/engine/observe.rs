@@ -180,9 +180,18 @@ pub(super) struct Scanned {
     pub inodes: Vec<(LinkId, u64)>,
 }
 
-/// Returns what differs from the base. Blocks.
-pub(super) fn scan(db: &Db, maildir: &Maildir, mailbox: MailboxId, mask: &Mask) -> Result<Scanned, Error> {
-    let scan = Arc::new(maildir.scan()?);
+/// Returns what differs from the base, by a scan that was made already or by a new one. Blocks.
+pub(super) fn scan(
+    db: &Db,
+    maildir: &Maildir,
+    mailbox: MailboxId,
+    mask: &Mask,
+    early: Option<Scan>,
+) -> Result<Scanned, Error> {
+    let scan = Arc::new(match early {
+        Some(scan) => scan,
+        None => maildir.scan()?,
+    });
     let (seen, mask) = (Arc::clone(&scan), mask.clone());
     let (mut messages, missing, suspects) = db.read_now(move |tx| compare_scan(tx, mailbox, &seen, &mask))?;
     let mut inodes = Vec::new();
