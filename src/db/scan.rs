@@ -131,6 +131,15 @@ impl Tx<'_> {
         })
     }
 
+    /// Returns how many links of a mailbox have a UID.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn count_uids(&self, mailbox: MailboxId) -> Result<u64, Error> {
+        let sql = "SELECT count(*) FROM link WHERE mailbox = ?1 AND uid IS NOT NULL";
+        self.one("count links", sql, [mailbox], |row| row.get(0)).map(|Unsigned(n)| n)
+    }
+
     /// Returns how many links of each kind a mailbox has.
     ///
     /// # Errors
