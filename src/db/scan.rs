@@ -131,6 +131,15 @@ impl Tx<'_> {
         })
     }
 
+    /// Returns how many links of a mailbox have a UID.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn count_uids(&self, mailbox: MailboxId) -> Result<u64, Error> {
+        let sql = "SELECT count(*) FROM link WHERE mailbox = ?1 AND uid IS NOT NULL";
+        self.one("count links", sql, [mailbox], |row| row.get(0)).map(|Unsigned(n)| n)
+    }
+
     /// Returns how many links of each kind a mailbox has.
     ///
     /// # Errors
@@ -154,13 +163,5 @@ impl Tx<'_> {
             Ok(())
         })?;
         Ok(counts)
-    }
-
-    /// Returns the largest UID of a mailbox, if any link of it has one.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn max_uid(&self, mailbox: MailboxId) -> Result<Option<Uid>, Error> {
-        self.one("read the largest UID", "SELECT max(uid) FROM link WHERE mailbox = ?1", [mailbox], |row| row.get(0))
     }
 }

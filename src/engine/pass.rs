@@ -35,8 +35,10 @@ use crate::model::{LinkState, MailboxId, MailboxName, UidSet};
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
 const ROUNDS: u32 = 8;
 
-/// How long is waited once when all that is left is a file that is still being written, or a maildir in motion.
-const SETTLING: Duration = Duration::from_millis(2_100);
+/// How long is waited when all that is left is a file that is still being written, or a maildir in motion, …
+const SETTLING: Duration = Duration::from_millis(600);
+/// … and how often.
+const PAUSES: u32 = 4;
 
 /// What a pass shares between its parts.
 pub(super) struct Pass<'a> {
@@ -326,20 +328,13 @@ impl Pass<'_> {
         let pending = AccountState { pending: Some((generation, nonce.clone())), ..state.clone() };
         self.db.commit(move |tx| tx.set_account(&pending)).await?;
         root.set_marker(&Marker { account: self.account.name.clone(), generation, nonce: nonce.clone() })?;
-        let done = AccountState {
-            generation,
-            nonce,
-            pending: None,
-            clean: true,
-            scope: scope.to_owned(),
-            recovered_at: state.recovered_at,
-        };
+        let done = AccountState { generation, nonce, pending: None, clean: true, scope: scope.to_owned() };
         Ok(self.db.commit(move |tx| tx.set_account(&done)).await?)
     }
 
     /// Goes round until everything is agreed; returns whether anything was done.
     async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<bool, Error> {
-        let (mut wanted, mut did_ever, mut paused) = (None, false, false);
+        let (mut wanted, mut did_ever, mut pauses) = (None, false, 0);
         for round in 0..ROUNDS {
             let RoundEnd { left, did, waiting } = self.round(round, wanted.as_ref(), cautious, unite).await?;
             did_ever |= did;
@@ -351,10 +346,10 @@ impl Pass<'_> {
             if !did && !cautious {
                 if waiting {
                     self.wait_for_appends().await;
-                } else if paused {
+                } else if pauses == PAUSES {
                     break;
                 } else {
-                    paused = true;
+                    pauses += 1;
                     tokio::time::sleep(SETTLING).await;
                 }
             }
@@ -588,9 +583,7 @@ impl Pass<'_> {
         }
         let write = self.db.commit(move |tx| {
             for (id, inode) in inodes {
-                if let Some(link) = tx.link(id)? {
-                    tx.set_link(&crate::model::Link { inode: Some(inode), ..link })?;
-                }
+                tx.set_inode(id, inode)?;
             }
             Ok(())
         });

@@ -265,7 +265,7 @@ impl Finisher {
         let mailbox = self.mailbox;
         Ok(self.db.commit_now(move |tx| {
             for (link, entry) in &done {
-                tx.set_link(link)?;
+                tx.complete_link(link)?;
                 tx.journal(entry)?;
             }
             let mut ids = Vec::with_capacity(intents.len());

@@ -20,8 +20,8 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// A message up to this size is read once and kept for the moment between its intent and its way out.
 const IN_MEMORY: u64 = 1 << 20;
 
-/// A file written to within this time may still be growing.
-const QUIET: Duration = Duration::from_secs(2);
+/// A file that was written to within this time, and not renamed since, may still be growing.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// A file that can go out.
 struct Ready {
