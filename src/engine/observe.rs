@@ -265,8 +265,8 @@ fn differences(scan: &Scan, names: &Names, mask: &Mask) -> Differences {
                         let base = Flags::from_parts(row.flags, row.keywords.split(' ').filter_map(Keyword::new));
                         mask.read(&file.flags, &base) == base
                     }
-                    Stage::Downloading | Stage::Uploading => false,
-                    Stage::Skipped => true,
+                    // What is skipped is for the plan to try again.
+                    Stage::Downloading | Stage::Uploading | Stage::Skipped => false,
                 };
                 if !agrees {
                     differing.insert(UniqueName::new(file.name), message(&file));
