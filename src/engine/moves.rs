@@ -24,6 +24,13 @@ pub struct Part {
     pub postponed: bool,
 }
 
+/// Tells whether an op is about something that went from a place, or came to one, and so may have moved.
+#[must_use]
+pub fn may_be_half(planned: &Planned) -> bool {
+    let again = matches!(planned.why, Why::ChangedHere | Why::ChangedOnServer);
+    again || planned.op.removes().is_some() || matches!(planned.op, Op::Upload { link: None, .. })
+}
+
 /// Tells whether any file that is to be uploaded could be one whose message is without its file.
 #[must_use]
 pub fn may_have_moved_here<'a>(plans: impl Iterator<Item = &'a [Planned]>) -> bool {
