@@ -44,6 +44,18 @@ struct Event {
     epochs: std::ops::RangeInclusive<u32>,
 }
 
+impl Event {
+    /// Tells whether the other user did this between the same complete passes.
+    fn crosses(&self, other: &Self) -> bool {
+        let meet = self.epochs.start() <= other.epochs.end() && other.epochs.start() <= self.epochs.end();
+        self.user != other.user && meet
+    }
+
+    fn is_in_pass(&self) -> bool {
+        self.epochs.start() != self.epochs.end()
+    }
+}
+
 /// What the users did, by body.
 #[derive(Default)]
 struct Ledger {
@@ -52,6 +64,8 @@ struct Ledger {
     /// How many passes were complete.
     epoch: u32,
     in_pass: bool,
+    /// The epochs in which the server refused something.
+    blind: BTreeSet<u32>,
     bodies: u32,
     mailboxes: u32,
     /// Mailboxes that were renamed or deleted since the last complete pass: left alone, for what comes of the same
@@ -357,6 +371,8 @@ impl History {
             8 => {
                 self.server.inject(command, When::Nth(nth), Fault::Answer("NO not now".to_owned()));
                 write!(line, " refused {command} {nth}").unwrap();
+                let ledger = &mut *self.ledger.lock().unwrap();
+                ledger.blind.insert(ledger.epoch);
             }
             _ => {
                 let bytes = random.below(6000);
@@ -427,6 +443,30 @@ impl History {
     }
 }
 
+/// What may come of the deeds of two users at once that cannot be told apart from others.
+struct Doubt {
+    /// More copies than there were: one was moved to different places, before the other side had it, or to where the
+    /// server refused to let anybody look.
+    doubled: bool,
+    /// Other flags: it was moved by one user and flagged by the other during a pass.
+    flags: bool,
+}
+
+impl Doubt {
+    fn about(events: &[Event], blind: &BTreeSet<u32>) -> Self {
+        let crossing = |one: fn(&Event) -> bool, other: fn(&Event) -> bool| {
+            events.iter().filter(|e| one(e)).any(|e| events.iter().any(|f| other(f) && f.crosses(e)))
+        };
+        let moved = |e: &Event| e.deed == Deed::Moved;
+        let unseen = events.iter().any(|e| moved(e) && e.epochs.clone().any(|epoch| blind.contains(&epoch)));
+        let created_here = |e: &Event| e.deed == Deed::Created && e.user == User::Here;
+        let doubled = crossing(moved, moved) || crossing(created_here, moved) || unseen;
+        let flagged = |e: &Event| matches!(e.deed, Deed::Set(_) | Deed::Cleared(_));
+        let in_pass = events.iter().any(|e| moved(e) && e.is_in_pass());
+        Self { doubled, flags: doubled || in_pass && crossing(moved, flagged) }
+    }
+}
+
 /// Returns what of the end is not what the users did.
 fn judge(ledger: &Ledger, end: &BTreeMap<String, Vec<Mail>>) -> Vec<String> {
     let mut found: BTreeMap<String, Vec<(&str, &Mail)>> = BTreeMap::new();
@@ -444,23 +484,17 @@ fn judge(ledger: &Ledger, end: &BTreeMap<String, Vec<Mail>>) -> Vec<String> {
         if copies.len() + deleted < created {
             wrong.push(format!("{body} was lost: {events:?}"));
         }
-        let both_moved = [User::There, User::Here]
-            .iter()
-            .all(|user| events.iter().any(|e| e.user == *user && e.deed == Deed::Moved));
-        if copies.len() > created && sure && !both_moved {
+        let doubt = Doubt::about(events, &ledger.blind);
+        if copies.len() > created && sure && !doubt.doubled {
             wrong.push(format!("{body} is there {} times: {events:?}", copies.len()));
         }
         let last = events.last().unwrap();
-        let crossed = |other: &Event| {
-            other.user != last.user
-                && other.epochs.start() <= last.epochs.end()
-                && last.epochs.start() <= other.epochs.end()
-        };
-        let stays_deleted = last.deed == Deed::Deleted && created == 1 && sure && !events.iter().any(crossed);
+        let stays_deleted =
+            last.deed == Deed::Deleted && created == 1 && sure && !events.iter().any(|other| other.crosses(last));
         if stays_deleted && copies.iter().any(|(mailbox, _)| *mailbox != "Trash") {
             wrong.push(format!("{body} is back: {events:?}"));
         }
-        if created == 1 && deleted == 0 && sure && !both_moved {
+        if created == 1 && deleted == 0 && sure && !doubt.flags {
             for (_, mail) in &copies {
                 for (flag, _) in FLAGS {
                     let (set, cleared) = (count(&Deed::Set(flag)), count(&Deed::Cleared(flag)));
