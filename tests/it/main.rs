@@ -6,6 +6,8 @@
 mod account;
 mod cli;
 mod dovecot;
+mod faults_disk;
+mod faults_scene;
 mod imap_dovecot;
 mod proxy;
 mod reader;

@@ -213,7 +213,8 @@ impl Writer {
             .iter()
             .map(|a| {
                 let state = LinkState::Downloading { uid: a.uid, name: a.name.clone(), flags: a.flags.clone() };
-                (a.link, NewLink { state, content: None, internal_date: None, inode: None })
+                // The content tells after a crash whether the file of that name is this message.
+                (a.link, NewLink { state, content: Some(a.content), internal_date: Some(a.internal_date), inode: None })
             })
             .collect();
         let ids = self.commit(intents)?;
