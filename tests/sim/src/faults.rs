@@ -183,6 +183,11 @@ impl Faults {
         self.armed.push(Armed { pattern: pattern.to_owned(), when, seen: 0, fault });
     }
 
+    pub(crate) fn calm(&mut self) {
+        self.armed.clear();
+        self.budget = None;
+    }
+
     /// Returns the faults that are due at a command that has been received whole, and counts it.
     pub(crate) fn due(&mut self, command: &Command) -> Due {
         let faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));

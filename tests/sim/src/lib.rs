@@ -136,6 +136,11 @@ impl Server {
         self.shared.lock().faults.budget = Some(bytes);
     }
 
+    /// Takes back the faults that still wait.
+    pub fn calm(&self) {
+        self.shared.lock().faults.calm();
+    }
+
     /// Returns the faults that had an effect, in order, as `UID FETCH drop-lines`.
     #[must_use]
     pub fn fired(&self) -> Vec<String> {
