@@ -8,6 +8,7 @@ mod cli;
 mod dovecot;
 mod faults_disk;
 mod faults_scene;
+mod faults_server;
 mod imap_dovecot;
 mod proxy;
 mod reader;
