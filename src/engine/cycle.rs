@@ -12,10 +12,11 @@ use super::plan::{Answer, Policy, plan};
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::Mailbox;
-use crate::imap::Session;
+use crate::imap::{Seen, Session};
 use crate::maildir::{Maildir, Stamp};
 use crate::model::{
-    Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, Remote, RemoteEvidence, Uid, UidSet, UniqueName,
+    ContentKey, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, MailboxId, Remote, RemoteEvidence, Uid,
+    UidSet, UniqueName,
 };
 
 /// A mailbox to look at.
@@ -80,6 +81,11 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         return Ok(None);
     }
 
+    // The disk is read while the server is asked.
+    let early = maildir.clone().filter(|_| look_here).map(|maildir| {
+        let db = pass.db.clone();
+        tokio::spawn(async move { observe::read(&db, maildir, id).await })
+    });
     let mut session = pass.pool.get().await?;
     let result = async {
         let session: &mut Session = &mut session;
@@ -123,8 +129,14 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         observed.as_ref().is_some_and(|o| !o.remote.messages.is_empty() || o.remote.gone.iter().len() > 0);
     let scanned = match &maildir {
         Some(maildir) if look_here || touches_links || fresh || !pending.is_empty() => {
+            let read = match early {
+                // Rows that were made anew meanwhile are not those that were read.
+                Some(read) if !fresh => read.await??,
+                Some(_) | None => observe::read(&pass.db, Arc::clone(maildir), id).await?,
+            };
             let (db, maildir, mask) = (pass.db.clone(), Arc::clone(maildir), local_mask.clone());
-            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &mask)).await??)
+            let compare = move || observe::compare_local(&db, &maildir, read, &mask);
+            Some(tokio::task::spawn_blocking(compare).await??)
         }
         Some(_) | None => None,
     };
@@ -195,8 +207,10 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
     let remote = Remote { messages: BTreeMap::new(), gone };
     let scanned = match &maildir {
         Some(maildir) => {
+            let read = observe::read(&pass.db, Arc::clone(maildir), id).await?;
             let (db, maildir) = (pass.db.clone(), Arc::clone(maildir));
-            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &Mask::all())).await??)
+            let compare = move || observe::compare_local(&db, &maildir, read, &Mask::all());
+            Some(tokio::task::spawn_blocking(compare).await??)
         }
         None => None,
     };
@@ -278,30 +292,47 @@ async fn ask_for_uploads(
     if session.selected().is_none_or(|s| s.raw != raw_name(mailbox)) {
         session.select(&raw_name(mailbox)).await?;
     }
-    let range = UidSet::range(first, Uid::MAX);
-    let candidates = session.fingerprints(&range).await?;
-    let uids: UidSet = candidates.iter().map(|seen| seen.uid).collect();
-    let linked: BTreeSet<Uid> =
-        pass.db.read(move |tx| tx.links_of_uids(id, &uids)).await?.iter().filter_map(Link::uid).collect();
-    let mut free: Vec<_> = candidates.into_iter().filter(|seen| !linked.contains(&seen.uid)).collect();
+    let mut free = unlinked_from(pass, session, id, first).await?;
     let early = pass.is_too_early();
     let mut answers = BTreeMap::new();
     for link in &pending {
         let Some(uid_next) = since(link) else { continue };
-        let is_it = |seen: &crate::imap::Seen, same_date: bool| {
-            seen.uid >= uid_next
-                && link.content.is_some_and(|content| content.fingerprint == seen.fingerprint)
-                && (!same_date || link.internal_date == Some(seen.internal_date))
-        };
-        let found = free.iter().position(|s| is_it(s, true)).or_else(|| free.iter().position(|s| is_it(s, false)));
-        let answer = match found {
-            Some(i) => Answer::Found(free.remove(i).uid),
+        let answer = match take_upload(&mut free, uid_next, link.content, link.internal_date) {
+            Some(uid) => Answer::Found(uid),
             None if early => Answer::TooEarly,
             None => Answer::NotFound,
         };
         answers.insert(link.id, answer);
     }
     Ok(answers)
+}
+
+/// Returns the messages of the selected mailbox from a UID on that no link stands for.
+pub(super) async fn unlinked_from(
+    pass: &Pass<'_>,
+    session: &mut Session,
+    mailbox: MailboxId,
+    first: Uid,
+) -> Result<Vec<Seen>, Error> {
+    let mut found = session.fingerprints_from(first).await?;
+    let uids: UidSet = found.iter().map(|seen| seen.uid).collect();
+    let linked: BTreeSet<Uid> =
+        pass.db.read(move |tx| tx.links_of_uids(mailbox, &uids)).await?.iter().filter_map(Link::uid).collect();
+    found.retain(|seen| !linked.contains(&seen.uid));
+    Ok(found)
+}
+
+/// Takes the message that is an upload out of those that no link stands for, one of the same date first.
+pub(super) fn take_upload(
+    free: &mut Vec<Seen>,
+    uid_next: Uid,
+    content: Option<ContentKey>,
+    internal_date: Option<i64>,
+) -> Option<Uid> {
+    let is_it = |seen: &Seen| seen.uid >= uid_next && content.is_some_and(|c| c.fingerprint == seen.fingerprint);
+    let same_date = |seen: &Seen| is_it(seen) && internal_date == Some(seen.internal_date);
+    let found = free.iter().position(same_date).or_else(|| free.iter().position(is_it))?;
+    Some(free.remove(found).uid)
 }
 
 fn notes(observed: Option<&Observed>, scanned: Option<&Scanned>) -> Vec<String> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::parse::Data;
 use super::wire::{Answer, Fetch};
 use super::{Error, RawName, Session};
-use crate::model::{Flags, ModSeq, RemoteMessage, Uid, UidSet, UidValidity};
+use crate::model::{Flag, Flags, ModSeq, RemoteMessage, Uid, UidSet, UidValidity};
 
 /// A selected mailbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,8 +111,10 @@ impl Told {
                 "PERMANENTFLAGS" => {
                     let mut flags = Flags::new();
                     for name in code.words() {
-                        self.any_keyword |= name == "\\*";
-                        flags.insert_imap(&name);
+                        let any_keyword = name == "\\*";
+                        self.any_keyword |= any_keyword;
+                        // To the server `$Forwarded` is a keyword like any other.
+                        flags.insert_imap(if any_keyword { Flag::Forwarded.imap() } else { &name });
                     }
                     self.permanent = Some(flags);
                 }

@@ -101,7 +101,7 @@ impl Account {
     /// Makes an account on a port of 127.0.0.1; `extra` are more lines of its table in the configuration, and may open
     /// further tables.
     pub fn new(port: u16, user: &str, password: &str, extra: &str) -> Self {
-        let account = Self { dir: tempfile::Builder::new().prefix("postkeep").tempdir().unwrap() };
+        let account = Self { dir: scratch("postkeep") };
         let path = |name: &str| account.dir.path().join(name).display().to_string();
         let (password_file, maildir, state_dir) = (path("password"), path("mail"), path("state"));
         let config = format!(
@@ -198,7 +198,7 @@ impl Account {
         files
     }
 
-    /// Returns the messages of every maildir. Bytes are as served: with CRLF, where the file has no CR of its own.
+    /// Returns the messages of every maildir. Bytes are as served.
     pub fn local(&self) -> Mailboxes {
         let mut mailboxes = Mailboxes::new();
         let mut dirs = vec![self.maildir()];
@@ -219,7 +219,7 @@ impl Account {
     #[track_caller]
     pub fn assert_equal(&self, remote: Remote<'_>) {
         let served = remote.mails().into_iter();
-        let served = served.map(|(name, mails)| (name, mails.into_iter().map(|(_, m)| normal(m)).collect())).collect();
+        let served = served.map(|(name, mails)| (name, mails.into_iter().map(|(_, m)| m).collect())).collect();
         let differences = differences(&served, &self.local());
         assert!(differences.is_empty(), "the two sides differ:\n{}", differences.join("\n"));
     }
@@ -263,13 +263,25 @@ fn brief(mail: &Mail) -> String {
     format!("{start:?} ({} bytes) {:?} {}", mail.bytes.len(), mail.flags, mail.date)
 }
 
-/// Returns a message with CRLF, if it has no CR: the form in which both sides can be compared.
-fn normal(mail: Mail) -> Mail {
-    if mail.bytes.contains(&b'\r') {
-        return mail;
+/// Returns a fresh directory; in memory where that is possible, since what these tests do to a disk is mostly to wait for
+/// it.
+pub fn scratch(prefix: &str) -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    builder.tempdir_in(memory).or_else(|_| builder.tempdir()).unwrap()
+}
+
+/// Returns the bytes that a server served or will serve for a file with these: those of a file without CR are lines
+/// that end with CRLF; a CR at the very end and nowhere else only says that the LFs are bare.
+pub fn served(file: &[u8]) -> Vec<u8> {
+    if !file.contains(&b'\r') {
+        return file.split(|&b| b == b'\n').collect::<Vec<_>>().join(&b"\r\n"[..]);
     }
-    let lines: Vec<&[u8]> = mail.bytes.split(|&b| b == b'\n').collect();
-    Mail { bytes: lines.join(&b"\r\n"[..]), ..mail }
+    match file.iter().rposition(|b| *b != b'\r') {
+        Some(last) if file.contains(&b'\n') && !file[..last].contains(&b'\r') => file[..file.len() - 1].to_vec(),
+        _ => file.to_vec(),
+    }
 }
 
 fn read(path: &Path, keywords: &BTreeMap<u8, String>) -> Mail {
@@ -285,7 +297,7 @@ fn read(path: &Path, keywords: &BTreeMap<u8, String>) -> Mail {
         _ => keywords.get(&letter).map_or("unknown-letter", String::as_str),
     };
     let date = fs::metadata(path).unwrap().mtime();
-    normal(Mail { bytes: fs::read(path).unwrap(), flags: flags(letters.bytes().map(flag)), date })
+    Mail { bytes: served(&fs::read(path).unwrap()), flags: flags(letters.bytes().map(flag)), date }
 }
 
 /// Reads `dovecot-keywords`: lines of an index, a space and a keyword; 0 is the letter `a`.

@@ -132,7 +132,7 @@ struct Process {
 impl Process {
     /// Starts the server; `None` if it ended or did not let a user in within 20 seconds.
     fn start(options: &Options) -> Option<Self> {
-        let dir = tempfile::Builder::new().prefix("dovecot").tempdir().unwrap();
+        let dir = crate::account::scratch("dovecot");
         // Its processes run as other users, who must get through.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir(dir.path().join("users")).unwrap();

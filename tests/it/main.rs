@@ -5,10 +5,15 @@
 
 mod account;
 mod cli;
+mod crash;
 mod dovecot;
 mod faults_disk;
 mod faults_scene;
 mod faults_server;
 mod imap_dovecot;
+mod mirror;
+mod mirror_first;
+mod mirror_flags;
 mod proxy;
+mod random;
 mod reader;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::Site;
 use crate::db::NewLink;
 use crate::engine::Error;
-use crate::engine::cycle::Outcome;
+use crate::engine::cycle::{Outcome, take_upload, unlinked_from};
 use crate::engine::op::{Op, Planned};
 use crate::imap::{self, Outgoing, Session};
 use crate::maildir::{self, FileRef};
@@ -20,8 +20,8 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// A message up to this size is read once and kept for the moment between its intent and its way out.
 const IN_MEMORY: u64 = 1 << 20;
 
-/// A file written to within this time may still be growing.
-const QUIET: Duration = Duration::from_secs(2);
+/// A file that was written to within this time, and not renamed since, may still be growing.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// A file that can go out.
 struct Ready {
@@ -70,7 +70,7 @@ pub(super) async fn upload(
             continue;
         }
         let ids = intend(site, session, &batch).await?;
-        append(site, session, batch, ids, outcome).await?;
+        append(site, session, batch, ids).await?;
     }
     Ok(())
 }
@@ -170,18 +170,12 @@ async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready]) -> Result<V
 }
 
 /// Sends a batch. A definite no to several at once is asked again for each of them; a no to one is its own matter.
-async fn append(
-    site: &Site<'_>,
-    session: &mut Session,
-    batch: Vec<Ready>,
-    ids: Vec<LinkId>,
-    outcome: &mut Outcome,
-) -> Result<(), Error> {
+async fn append(site: &Site<'_>, session: &mut Session, batch: Vec<Ready>, ids: Vec<LinkId>) -> Result<(), Error> {
     let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![batch.into_iter().zip(ids).collect()];
     while let Some(group) = groups.pop() {
         let outgoing = group.iter().map(|(ready, _)| outgoing(site, ready)).collect::<Result<Vec<_>, Error>>()?;
         match session.append(&site.raw, outgoing).await {
-            Ok(uids) => done(site, group, &uids, outcome).await?,
+            Ok(uids) => done(site, session, group, uids).await?,
             Err(imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. }) if group.len() == 1 => {
                 for (ready, id) in group {
                     let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
@@ -218,17 +212,22 @@ fn outgoing(site: &Site<'_>, ready: &Ready) -> Result<Outgoing, Error> {
 
 async fn done(
     site: &Site<'_>,
+    session: &mut Session,
     group: Vec<(Ready, LinkId)>,
-    uids: &[Option<Uid>],
-    outcome: &mut Outcome,
+    mut uids: Vec<Option<Uid>>,
 ) -> Result<(), Error> {
     let (count, bytes) = (group.len() as u64, group.iter().map(|(r, _)| r.content.fingerprint.size).sum());
     site.pass.meter(&site.mailbox.name).uploaded(count, bytes);
+    if uids.iter().any(Option::is_none) {
+        look_for(site, session, &group, &mut uids).await?;
+    }
     let mut writes = Vec::new();
     for ((ready, id), uid) in group.into_iter().zip(uids) {
-        let Some(uid) = *uid else {
-            // The server did not say which UID it has: the next round finds it by its content.
-            outcome.left = true;
+        let Some(uid) = uid else {
+            // To send it again would double it, and do so in every round.
+            let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
+            let why = "the server took it, but has no message that is the same".to_owned();
+            skip(site, &Planned { op, why: ready.planned.why }, SkipReason::Refused(why)).await?;
             continue;
         };
         let state = LinkState::Synced { uid, name: ready.name, flags: ready.flags };
@@ -244,4 +243,23 @@ async fn done(
         Ok(())
     });
     write.await
+}
+
+/// Looks for what was appended to a server that does not say which UID it gave (no UIDPLUS).
+async fn look_for(
+    site: &Site<'_>,
+    session: &mut Session,
+    group: &[(Ready, LinkId)],
+    uids: &mut [Option<Uid>],
+) -> Result<(), Error> {
+    let uid_next = session.selected().and_then(|selected| selected.uid_next).unwrap_or(Uid::MIN);
+    session.select(&site.raw).await?;
+    let mut free = unlinked_from(site.pass, session, site.mailbox.id, uid_next).await?;
+    free.retain(|seen| !uids.contains(&Some(seen.uid)));
+    for ((ready, _), uid) in group.iter().zip(uids) {
+        if uid.is_none() {
+            *uid = take_upload(&mut free, uid_next, Some(ready.content), Some(ready.internal_date));
+        }
+    }
+    Ok(())
 }

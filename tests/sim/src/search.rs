@@ -52,6 +52,10 @@ impl Key {
 
 /// Returns the header of a message with the empty line that ends it.
 pub(crate) fn header(bytes: &[u8]) -> &[u8] {
+    // It may be that line alone.
+    if let [b'\r', b'\n', ..] = bytes {
+        return &bytes[..2];
+    }
     let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|i| i + 4);
     let end = end.or_else(|| bytes.windows(2).position(|w| w == b"\n\n").map(|i| i + 2));
     &bytes[..end.unwrap_or(bytes.len())]
