@@ -11,8 +11,8 @@ use crate::db::{self, Db, Mailbox, Stage, Tx};
 use crate::imap::{Listing, Observation, Selected, Session};
 use crate::maildir::{Entry, Maildir, Scan};
 use crate::model::{
-    Cursor, Doubt, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, Local, LocalEvidence, LocalMessage, MailboxId,
-    Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
+    Cursor, Doubt, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, LinkState, Local, LocalEvidence, LocalMessage,
+    MailboxId, Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
 };
 
 /// What was seen of a mailbox on the server.
@@ -265,8 +265,8 @@ fn differences(scan: &Scan, names: &Names, mask: &Mask) -> Differences {
                         let base = Flags::from_parts(row.flags, row.keywords.split(' ').filter_map(Keyword::new));
                         mask.read(&file.flags, &base) == base
                     }
-                    Stage::Downloading | Stage::Uploading => false,
-                    Stage::Skipped => true,
+                    // What is skipped is for the plan to try again.
+                    Stage::Downloading | Stage::Uploading | Stage::Skipped => false,
                 };
                 if !agrees {
                     differing.insert(UniqueName::new(file.name), message(&file));
@@ -324,15 +324,18 @@ pub(super) fn is_agreed_local(
     let links: BTreeMap<UniqueName, Link> =
         tx.links_of_names(mailbox, &named)?.into_iter().filter_map(|l| Some((l.name()?.clone(), l))).collect();
     let agreed = |(name, message): (&UniqueName, &LocalMessage)| {
-        links.get(name).is_some_and(|link| is_settled(link, |base| mask.read(&message.flags, base), merged))
+        let settled = |link: &Link| is_settled(link, |base| mask.read(&message.flags, base), merged);
+        // An adopted file that is not what was promised has no inode: it is to be looked at under its own name.
+        let is_it = |link: &Link| link.inode.is_some() || !matches!(link.state, LinkState::Synced { .. });
+        links.get(name).is_some_and(|link| settled(link) && is_it(link))
     };
     Ok(local.messages.iter().all(agreed) && !local.gone.iter().any(|name| links.contains_key(name)))
 }
 
 fn is_settled(link: &Link, read: impl Fn(&Flags) -> Flags, merged: &BTreeSet<LinkId>) -> bool {
     match &link.state {
-        crate::model::LinkState::Synced { flags, .. } => merged.contains(&link.id) || read(flags) == *flags,
-        crate::model::LinkState::Skipped { .. } => true,
-        crate::model::LinkState::Downloading { .. } | crate::model::LinkState::Uploading { .. } => false,
+        LinkState::Synced { flags, .. } => merged.contains(&link.id) || read(flags) == *flags,
+        LinkState::Skipped { .. } => true,
+        LinkState::Downloading { .. } | LinkState::Uploading { .. } => false,
     }
 }

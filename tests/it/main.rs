@@ -10,6 +10,7 @@ mod dovecot;
 mod faults_disk;
 mod faults_scene;
 mod faults_server;
+mod histories;
 mod imap_dovecot;
 mod mirror;
 mod mirror_first;

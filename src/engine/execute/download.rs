@@ -228,7 +228,9 @@ impl Finisher {
             .iter()
             .map(|a| {
                 let state = LinkState::Downloading { uid: a.uid, name: a.name.clone(), flags: a.flags.clone() };
-                (a.wanted.link, NewLink { state, content: None, internal_date: None, inode: None })
+                // The content tells later whether the file that has this name is still the one.
+                let (content, internal_date) = (Some(a.content), Some(a.internal_date));
+                (a.wanted.link, NewLink { state, content, internal_date, inode: None })
             })
             .collect();
         let ids = self.commit(intents)?;

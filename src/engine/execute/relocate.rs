@@ -11,7 +11,7 @@ use crate::engine::observe::raw_name;
 use crate::engine::op::{Op, Planned};
 use crate::imap::Session;
 use crate::maildir::RemoveJob;
-use crate::model::{Link, LinkId, LinkState, MailboxName, Uid, UidSet};
+use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, Uid, UidSet};
 
 fn by_target(ops: Vec<Planned>) -> BTreeMap<MailboxName, Vec<Planned>> {
     let mut groups: BTreeMap<MailboxName, Vec<Planned>> = BTreeMap::new();
@@ -47,14 +47,15 @@ pub(super) async fn move_there(
         };
         let mut writes = Vec::new();
         for (planned, into) in ops.iter().zip(intents) {
-            let Op::Move { link, uid, name, .. } = &planned.op else { continue };
+            let Op::Move { link, uid, name, flags: shown, .. } = &planned.op else { continue };
             let (Some(new_uid), Some(link)) = (moved.get(uid), site.base.get(link)) else {
                 // Not told where it went: the next round asks the target for it.
                 outcome.left = true;
                 continue;
             };
             let LinkState::Synced { flags, .. } = &link.state else { continue };
-            let state = LinkState::Synced { uid: *new_uid, name: name.clone(), flags: flags.clone() };
+            let flags = without_left_behind(flags, shown);
+            let state = LinkState::Synced { uid: *new_uid, name: name.clone(), flags };
             writes.push((link.id, Link { id: into, state, inode: None, ..link.clone() }, site.entry(planned, None)));
         }
         site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
@@ -71,6 +72,13 @@ pub(super) async fn move_there(
             .await?;
     }
     Ok(())
+}
+
+/// Returns the base of a message whose file was moved: without the keywords that the file does not show. Their letters
+/// mean nothing in another maildir, so whoever moves a file leaves them behind; that is no wish to remove them.
+fn without_left_behind(base: &Flags, shown: &Flags) -> Flags {
+    let lost = base.keywords().filter(|keyword| !shown.keywords().any(|k| k == *keyword)).cloned();
+    base.difference(&Flags::from_parts(0, lost))
 }
 
 fn moved_uid(op: &Op) -> Option<Uid> {
@@ -109,7 +117,8 @@ async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Resul
     write.await
 }
 
-/// Carries out `Follow`. The intent is a download into the target under the file's name.
+/// Carries out `Follow`. The intent is a download into the target under the file's name; its content tells later
+/// whether the file that has this name is still the one.
 pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
     for (to, ops) in by_target(ops) {
         let Some(target) = site.others.get(&to) else {
@@ -174,5 +183,5 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
 fn intent(link: &Link, uid: Uid) -> Option<NewLink> {
     let LinkState::Synced { name, flags, .. } = &link.state else { return None };
     let state = LinkState::Downloading { uid, name: name.clone(), flags: flags.clone() };
-    Some(NewLink { state, content: None, internal_date: None, inode: None })
+    Some(NewLink { state, content: link.content, internal_date: link.internal_date, inode: None })
 }
