@@ -300,7 +300,7 @@ pub(super) async fn unlinked_from(
     mailbox: MailboxId,
     first: Uid,
 ) -> Result<Vec<Seen>, Error> {
-    let mut found = session.fingerprints(&UidSet::range(first, Uid::MAX)).await?;
+    let mut found = session.fingerprints_from(first).await?;
     let uids: UidSet = found.iter().map(|seen| seen.uid).collect();
     let linked: BTreeSet<Uid> =
         pass.db.read(move |tx| tx.links_of_uids(mailbox, &uids)).await?.iter().filter_map(Link::uid).collect();

@@ -1,6 +1,7 @@
 //! UID FETCH (RFC 3501 §6.4.5, §6.4.8): what is there, flags, sizes, fingerprints, bodies.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -126,11 +127,29 @@ impl Session {
     /// [`Error::Nonsense`] for a message without readable flags, [`Error::Refused`], or those of a connection that
     /// breaks.
     pub async fn fingerprints(&mut self, uids: &UidSet) -> Result<Vec<Seen>, Error> {
+        let chunks = self.chunks(uids);
+        self.fingerprints_of(chunks, |uid| uids.contains(uid)).await
+    }
+
+    /// Returns the fingerprints of the messages of the selected mailbox from a UID on.
+    ///
+    /// # Errors
+    /// Those of [`Session::fingerprints`].
+    pub async fn fingerprints_from(&mut self, first: Uid) -> Result<Vec<Seen>, Error> {
+        // `n:*` names the last message even if its UID is less (RFC 3501 §6.4.8).
+        self.fingerprints_of(vec![format!("{first}:*")], |uid| uid >= first).await
+    }
+
+    async fn fingerprints_of(
+        &mut self,
+        sets: Vec<impl Display>,
+        wanted: impl Fn(Uid) -> bool + Send + Sync,
+    ) -> Result<Vec<Seen>, Error> {
         let mut found = BTreeMap::new();
-        self.ask(uids, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])", |mailbox, mut fetch| {
+        self.ask_sets(sets, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])", |mailbox, mut fetch| {
             let (Some(header), Some(size)) = (fetch.header.take(), fetch.size) else { return Ok(()) };
             let Some((uid, RemoteMessage { flags, .. })) = seen(&fetch, mailbox)? else { return Ok(()) };
-            if let Some(header) = digest_of(header)?.filter(|_| uids.contains(uid)) {
+            if let Some(header) = digest_of(header)?.filter(|_| wanted(uid)) {
                 let internal_date = date::parse(fetch.internal_date.as_deref().unwrap_or_default());
                 found.insert(uid, Seen { uid, fingerprint: Fingerprint { header, size }, internal_date, flags });
             }
@@ -194,12 +213,26 @@ impl Session {
         &mut self,
         uids: &UidSet,
         items: &str,
+        on: impl FnMut(&RawName, Fetch) -> Result<(), Error> + Send,
+    ) -> Result<(), Error> {
+        let chunks = self.chunks(uids);
+        self.ask_sets(chunks, items, on).await
+    }
+
+    fn chunks(&self, uids: &UidSet) -> Vec<UidSet> {
+        uids.chunks(self.connection.quirks.max_command_bytes, self.connection.quirks.flag_batch)
+    }
+
+    /// Asks `items` of each set of UIDs, with one command for each.
+    async fn ask_sets(
+        &mut self,
+        sets: Vec<impl Display>,
+        items: &str,
         mut on: impl FnMut(&RawName, Fetch) -> Result<(), Error> + Send,
     ) -> Result<(), Error> {
         let mailbox = self.here()?;
-        let chunks = uids.chunks(self.connection.quirks.set_bytes(0), self.connection.quirks.flag_batch);
-        let command = |set: &UidSet| self.connection.command("UID FETCH").words(set).words(items);
-        let commands = chunks.iter().map(command).collect();
+        let command = |set| self.connection.command("UID FETCH").words(set).words(items);
+        let commands = sets.iter().map(command).collect();
         let on = |answer| match answer {
             Answer::Fetch(fetch) => on(&mailbox, *fetch),
             Answer::Data(Data::Broken) => Err(unreadable(&mailbox)),
