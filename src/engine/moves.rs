@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::op::{Op, Planned, Why};
 use super::rebind::Unlinked;
-use crate::model::{ContentKey, Fingerprint, Link, LinkId, MailboxId, MailboxName, Uid, UniqueName};
+use crate::model::{ContentKey, Fingerprint, Link, LinkId, LinkState, MailboxId, MailboxName, Uid, UniqueName};
 
 /// A mailbox's part in the search for moves.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub struct Part {
 pub fn may_have_moved_here<'a>(plans: impl Iterator<Item = &'a [Planned]>) -> bool {
     let (mut gone, mut came) = (false, false);
     for planned in plans.flatten() {
-        gone |= matches!(planned.op, Op::Expunge { .. });
+        gone |= matches!(planned.op, Op::Expunge { .. } | Op::Download { link: Some(_), .. });
         came |= matches!(planned.op, Op::Upload { .. });
     }
     gone && came
@@ -45,18 +45,27 @@ pub fn sizes_removed_here<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<u64>
     sizes
 }
 
+/// Returns the content of a message that is gone from the server, whether its file is to be removed or is kept since it
+/// was changed here: a move is no deletion, so there is nothing to overrule.
 fn content_removed(part: &Part, op: &Op) -> Option<ContentKey> {
     match op {
-        Op::Remove { link, .. } => part.base.get(link)?.content,
+        Op::Remove { link, .. } | Op::Upload { link: Some(link), .. } => synced_content(part, *link),
         _ => None,
     }
 }
 
+/// Returns the content of a message whose file is gone, likewise.
 fn content_expunged(part: &Part, op: &Op) -> Option<ContentKey> {
     match op {
-        Op::Expunge { link, .. } => part.base.get(link)?.content,
+        Op::Expunge { link, .. } | Op::Download { link: Some(link), .. } => synced_content(part, *link),
         _ => None,
     }
+}
+
+/// Returns the content of what both sides had; none of what is half transferred, which has not left anywhere.
+fn synced_content(part: &Part, link: LinkId) -> Option<ContentKey> {
+    let link = part.base.get(&link)?;
+    matches!(link.state, LinkState::Synced { .. }).then_some(link.content)?
 }
 
 /// Rewrites the plans: `Expunge` here with `Upload` there becomes `Move`, `Remove` here with `Download` there becomes
@@ -70,7 +79,9 @@ pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
         content_expunged,
         |part, op| {
             let Op::Upload { name, .. } = op else { return None };
-            Some(part.files.get(name)?.digest)
+            // What is kept in its place did not come from another.
+            let came = content_removed(part, op).is_none();
+            part.files.get(name).filter(|_| came).map(|content| content.digest)
         },
         |link| link.content.map(|c| c.digest),
         move_there,
@@ -152,7 +163,11 @@ fn clear_fingerprints(
 }
 
 fn move_there(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Option<Planned> {
-    let (Op::Expunge { link, uid, .. }, Op::Upload { link: into, name, flags }) = (leaving, arriving) else {
+    let (
+        Op::Expunge { link, uid, .. } | Op::Download { link: Some(link), uid, .. },
+        Op::Upload { link: into, name, flags },
+    ) = (leaving, arriving)
+    else {
         return None;
     };
     let (link, uid, name) = (*link, *uid, name.clone());
@@ -165,7 +180,11 @@ fn move_there(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Opti
 }
 
 fn follow_here(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Option<Planned> {
-    let (Op::Remove { link, name, .. }, Op::Download { uid, flags, .. }) = (leaving, arriving) else {
+    let (
+        Op::Remove { link, name, .. } | Op::Upload { link: Some(link), name, .. },
+        Op::Download { uid, flags, .. },
+    ) = (leaving, arriving)
+    else {
         return None;
     };
     let (link, uid, name) = (*link, *uid, name.clone());
@@ -182,7 +201,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::model::{Digest, Flags, GoneRemote, LinkState, Proof, RemoteEvidence};
+    use crate::model::{Digest, Flags, GoneRemote, Proof, RemoteEvidence};
 
     fn uid(n: u64) -> Uid {
         Uid::new(n).unwrap()

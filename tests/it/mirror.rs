@@ -61,11 +61,13 @@ impl Host {
         }
     }
 
-    /// Tells whether the server announces UIDPLUS, or MOVE.
+    /// Tells whether the server announces UIDPLUS, MOVE or SPECIAL-USE.
     pub fn has(&self, capability: &str) -> bool {
         match self {
             Self::Sim(profile) => profile.has(capability),
-            Self::Dovecot(_, options, _) => options.profile != dovecot::Profile::NoUidplus,
+            Self::Dovecot(_, options, _) => {
+                capability == "SPECIAL-USE" || options.profile != dovecot::Profile::NoUidplus
+            }
         }
     }
 
