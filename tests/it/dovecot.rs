@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -146,6 +147,8 @@ impl Process {
         let errors = fs::File::create(dir.path().join("stderr")).unwrap();
         let mut command = Command::new(program("dovecot"));
         command.arg("-F").arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        // Its own processes are of its group, and are ended with it.
+        command.process_group(0);
         let mut process = Self { child: command.spawn().unwrap(), dir, port, tls_port };
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline && process.child.try_wait().unwrap().is_none() {
@@ -177,13 +180,10 @@ impl Drop for Process {
         if std::thread::panicking() {
             self.show_log();
         }
+        // All of them at once: on its own it would wait a second for the others.
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(5));
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::TERM);
         }
         let _ = self.child.kill();
         let _ = self.child.wait();

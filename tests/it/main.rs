@@ -11,6 +11,7 @@ mod mirror;
 mod mirror_deletions;
 mod mirror_first;
 mod mirror_flags;
+mod mirror_mailboxes;
 mod mirror_moves;
 mod proxy;
 mod reader;

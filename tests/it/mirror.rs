@@ -155,6 +155,16 @@ impl World<'_> {
         }
     }
 
+    /// Gives the simulated server another separator and a prefix before the names of mailboxes.
+    pub fn with_hierarchy(mut self, separator: char, prefix: &'static str) -> Self {
+        (self.separator, self.prefix) = (separator, prefix);
+        {
+            let mut state = self.sim().state();
+            (state.separator, state.prefix) = (separator, prefix.to_owned());
+        }
+        self
+    }
+
     /// Returns the simulated server, where a row is for it alone.
     pub fn sim(&self) -> &Server {
         match &self.there {
