@@ -21,7 +21,6 @@ CREATE TABLE account (
     pending_nonce      TEXT,
     clean              INTEGER NOT NULL,   -- 0 while a pass that acts is going on, so 0 after a crash
     scope              TEXT    NOT NULL,   -- a digest of the filter and the mapping that the base was made under
-    recovered_at       INTEGER,            -- when the base was last made anew by content
     CONSTRAINT account_one        CHECK (id = 1),
     CONSTRAINT account_generation CHECK (generation >= 0),
     CONSTRAINT account_pending    CHECK ((pending_generation IS NULL) = (pending_nonce IS NULL)
@@ -29,8 +28,8 @@ CREATE TABLE account (
     CONSTRAINT account_clean      CHECK (clean IN (0, 1))
 ) STRICT;
 
-INSERT INTO account (id, generation, nonce, pending_generation, pending_nonce, clean, scope, recovered_at)
-VALUES (1, 0, '', NULL, NULL, 1, '', NULL);
+INSERT INTO account (id, generation, nonce, pending_generation, pending_nonce, clean, scope)
+VALUES (1, 0, '', NULL, NULL, 1, '');
 
 -- A mailbox. Its cursor is set when all that an observation named was agreed, and then to what the server said before.
 CREATE TABLE mailbox (
@@ -119,9 +118,6 @@ CREATE TABLE link (
     CONSTRAINT link_reason   CHECK (reason BETWEEN 0 AND 3)
 ) STRICT;
 
--- A move, and a base that is made anew, find a message by its content.
-CREATE INDEX link_by_digest ON link (digest) WHERE digest IS NOT NULL;
-CREATE INDEX link_by_fingerprint ON link (header, size) WHERE header IS NOT NULL;
 -- The few that are not synced are asked for in every pass.
 CREATE INDEX link_unfinished ON link (mailbox, state) WHERE state <> 0;
 
@@ -155,6 +151,5 @@ CREATE TABLE journal (
     kept    TEXT                -- where a removed file is now
 ) STRICT;
 
-CREATE INDEX journal_by_time ON journal (at);
 -- The guard counts these over a day.
 CREATE INDEX journal_removals ON journal (mailbox, at) WHERE kind IN ('remove', 'expunge');

@@ -7,6 +7,7 @@ use clap::Parser;
 use indicatif::MultiProgress;
 use postkeep::cli::{self, Cli, Exit, output};
 use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -16,6 +17,7 @@ const WORKERS: usize = 2;
 fn main() -> ExitCode {
     // Whatever is made is the user's alone, also where no mode is given.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    raise_limit_of_files();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -32,6 +34,15 @@ fn main() -> ExitCode {
             output::complain(&format!("postkeep: {}", failure.text));
             failure.exit.into()
         }
+    }
+}
+
+/// A batch of messages holds each of its files open until all of them are durable; the usual soft limit is for programs
+/// that use select(2).
+fn raise_limit_of_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_err() {
+        tracing::debug!("the limit of open files stays as it was");
     }
 }
 

@@ -9,7 +9,7 @@ use super::output::{self, harmless};
 use super::time::{self, Moment};
 use super::{Exit, Failure};
 use crate::config::Config;
-use crate::db::{Db, Entry, Query, Which};
+use crate::db::{Db, Entry};
 use crate::model::MailboxName;
 
 /// Show what was done, when and why
@@ -61,9 +61,9 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, Failure> {
         super::output::complain(&format!("{}: nothing was done yet", account.name));
         return Ok(Exit::Done);
     }
-    let mailboxes = args.mailbox.as_deref().map_or(Which::All, |name| Which::Named(MailboxName::from(name)));
-    let query = Query { mailboxes, since: args.since.map(|moment| moment.0.as_millisecond()), limit: usize::MAX };
-    let entries = Db::open(&file)?.read(move |tx| tx.entries(&query)).await?;
+    let mailbox = args.mailbox.as_deref().map(MailboxName::from);
+    let since = args.since.map(|moment| moment.0.as_millisecond());
+    let entries = Db::open(&file)?.read(move |tx| tx.entries(mailbox.as_ref(), since)).await?;
     let zone = TimeZone::system();
     let mut text = String::new();
     for entry in entries.into_iter().map(LogEntry::from) {

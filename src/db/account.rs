@@ -16,8 +16,6 @@ pub struct AccountState {
     pub clean: bool,
     /// What the base was made under: a digest of the filter and the mapping of mailboxes.
     pub scope: String,
-    /// When the base was last made anew by content, in seconds since 1970.
-    pub recovered_at: Option<i64>,
 }
 
 impl Tx<'_> {
@@ -26,8 +24,7 @@ impl Tx<'_> {
     /// # Errors
     /// Those of [`Tx`].
     pub fn account(&self) -> Result<AccountState, Error> {
-        let sql =
-            "SELECT generation, nonce, pending_generation, pending_nonce, clean, scope, recovered_at FROM account";
+        let sql = "SELECT generation, nonce, pending_generation, pending_nonce, clean, scope FROM account";
         self.one("read the state of the account", sql, [], |row| {
             let pending = row.get::<_, Option<Unsigned>>(2)?.map(|Unsigned(n)| n);
             Ok(AccountState {
@@ -36,7 +33,6 @@ impl Tx<'_> {
                 pending: pending.map(|n| Ok::<_, rusqlite::Error>((n, row.get(3)?))).transpose()?,
                 clean: row.get(4)?,
                 scope: row.get(5)?,
-                recovered_at: row.get(6)?,
             })
         })
     }
@@ -50,7 +46,7 @@ impl Tx<'_> {
         let number = |n| unsigned(n).map_err(|error| self.error(error, what));
         let pending = state.pending.as_ref();
         let sql = "UPDATE account SET generation = ?1, nonce = ?2, pending_generation = ?3, pending_nonce = ?4, \
-                   clean = ?5, scope = ?6, recovered_at = ?7";
+                   clean = ?5, scope = ?6";
         self.execute_one(
             what,
             sql,
@@ -61,7 +57,6 @@ impl Tx<'_> {
                 pending.map(|(_, nonce)| nonce),
                 state.clean,
                 &state.scope,
-                state.recovered_at,
             ),
         )
     }

@@ -58,8 +58,6 @@ pub struct HeldCount {
     pub mailbox: MailboxId,
     /// How many removals wait for approval.
     pub waiting: u64,
-    /// How many removals are approved.
-    pub approved: u64,
     /// Why the mailbox is held as a whole, if it is.
     pub whole: Option<MailboxHold>,
 }
@@ -128,13 +126,12 @@ impl Tx<'_> {
     /// # Errors
     /// Those of [`Tx`].
     pub fn held_counts(&self) -> Result<Vec<HeldCount>, Error> {
-        let sql = "SELECT mailbox, sum(waiting), sum(approved) FROM \
-                   (SELECT link.mailbox, 1 - held.approved AS waiting, held.approved FROM held \
-                    CROSS JOIN link ON link.id = held.link UNION ALL SELECT mailbox, 0, 0 FROM held_mailbox) \
+        let sql = "SELECT mailbox, sum(waiting) FROM \
+                   (SELECT link.mailbox, 1 - held.approved AS waiting FROM held \
+                    CROSS JOIN link ON link.id = held.link UNION ALL SELECT mailbox, 0 FROM held_mailbox) \
                    GROUP BY mailbox ORDER BY mailbox";
         let mut counts = self.all("count what is held", sql, [], |row| {
-            let (Unsigned(waiting), Unsigned(approved)) = (row.get(1)?, row.get(2)?);
-            Ok(HeldCount { mailbox: row.get(0)?, waiting, approved, whole: None })
+            Ok(HeldCount { mailbox: row.get(0)?, waiting: row.get::<_, Unsigned>(1)?.0, whole: None })
         })?;
         for count in &mut counts {
             count.whole = self.mailbox_hold(count.mailbox)?;

@@ -1,7 +1,5 @@
 //! The journal: what was done, when and why. It is for people and for the guard's count over a day.
 
-use globset::GlobMatcher;
-
 use super::value::Unsigned;
 use super::{Error, Tx};
 use crate::model::MailboxName;
@@ -15,8 +13,8 @@ const KEPT_ROWS: i64 = 1_000_000;
 /// After how many entries old ones are deleted.
 const PRUNE_EVERY: i64 = 1024;
 
-/// How many entries one such time deletes at most, so that no commit is a long one.
-const PRUNE_ROWS: i64 = 4 * PRUNE_EVERY;
+/// How many entries one such time looks at, the oldest: more than came, and so few that no commit is a long one.
+const PRUNE_ROWS: i64 = 2 * PRUNE_EVERY;
 
 /// Something that was done to a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,29 +33,6 @@ pub struct Entry {
     pub kept: Option<String>,
 }
 
-/// Which mailboxes are asked for.
-#[derive(Clone, Debug, Default)]
-pub enum Which {
-    /// All.
-    #[default]
-    All,
-    /// One.
-    Named(MailboxName),
-    /// Those whose name matches.
-    Matching(GlobMatcher),
-}
-
-/// Which entries are asked for.
-#[derive(Clone, Debug)]
-pub struct Query {
-    /// Of these mailboxes.
-    pub mailboxes: Which,
-    /// Not older than this, in milliseconds since 1970.
-    pub since: Option<i64>,
-    /// The newest of them, so many at most.
-    pub limit: usize,
-}
-
 impl Tx<'_> {
     /// Adds an entry, and now and then deletes old ones.
     ///
@@ -74,28 +49,18 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Returns the newest entries that are asked for, the oldest of them first.
+    /// Returns the entries of a mailbox, or of all, that are not older than `since` (milliseconds since 1970); the oldest
+    /// is the first.
     ///
     /// # Errors
     /// Those of [`Tx`].
-    pub fn entries(&self, query: &Query) -> Result<Vec<Entry>, Error> {
-        let sql = "SELECT at, mailbox, op, cause, kind, kept FROM journal WHERE at >= ?1 ORDER BY at DESC, id DESC";
-        let mut found = Vec::new();
-        self.each_while("read the journal", sql, [query.since.unwrap_or(i64::MIN)], |row| {
-            let mailbox: MailboxName = row.get(1)?;
-            let asked = match &query.mailboxes {
-                Which::All => true,
-                Which::Named(name) => *name == mailbox,
-                Which::Matching(glob) => glob.is_match(mailbox.as_str()),
-            };
-            if asked && found.len() < query.limit {
-                let (at, op, cause) = (row.get(0)?, row.get(2)?, row.get(3)?);
-                found.push(Entry { at, mailbox, op, cause, kind: row.get(4)?, kept: row.get(5)? });
-            }
-            Ok(found.len() < query.limit)
-        })?;
-        found.reverse();
-        Ok(found)
+    pub fn entries(&self, mailbox: Option<&MailboxName>, since: Option<i64>) -> Result<Vec<Entry>, Error> {
+        let sql = "SELECT at, mailbox, op, cause, kind, kept FROM journal \
+                   WHERE at >= ?1 AND (?2 IS NULL OR mailbox = ?2) ORDER BY at, id";
+        self.all("read the journal", sql, (since.unwrap_or(i64::MIN), mailbox), |row| {
+            let (at, mailbox, op, cause) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok(Entry { at, mailbox, op, cause, kind: row.get(4)?, kept: row.get(5)? })
+        })
     }
 
     /// Returns how many messages of a mailbox were removed or expunged at `at` (milliseconds since 1970) or later.
@@ -108,11 +73,11 @@ impl Tx<'_> {
         self.one("count removals", sql, (mailbox, at), |row| row.get(0)).map(|Unsigned(n)| n)
     }
 
-    /// Deletes some of the entries that are older than `before` or not after the row `last`.
+    /// Deletes some of the entries that are older than `before`, or whose number is `last` or below.
     fn prune(&self, before: i64, last: i64) -> Result<(), Error> {
-        let old = "DELETE FROM journal WHERE id IN (SELECT id FROM journal WHERE at < ?1 ORDER BY at LIMIT ?2)";
-        self.execute("prune the journal", old, (before, PRUNE_ROWS))?;
-        let many = "DELETE FROM journal WHERE id IN (SELECT id FROM journal WHERE id <= ?1 ORDER BY id LIMIT ?2)";
-        self.execute("prune the journal", many, (last, PRUNE_ROWS)).map(|_| ())
+        // Numbers grow with time, so the old ones are at the front; only where the clock was changed are others between.
+        let sql = "DELETE FROM journal WHERE (at < ?1 OR id <= ?2) \
+                   AND id IN (SELECT id FROM journal ORDER BY id LIMIT ?3)";
+        self.execute("prune the journal", sql, (before, last, PRUNE_ROWS)).map(|_| ())
     }
 }

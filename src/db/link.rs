@@ -59,23 +59,60 @@ impl Tx<'_> {
         self.write_link("write a link", sql, id.0, &NewLink { state, content, internal_date, inode })
     }
 
+    /// Writes down that a download is done: everything but the UID and the name, which stay, so that no index is
+    /// written but that of the unfinished.
+    ///
+    /// # Errors
+    /// As [`Tx::set_link`]; also if the link is not downloading, or not with this UID and name.
+    pub fn complete_link(&self, link: &Link) -> Result<(), Error> {
+        let what = "write a delivered message";
+        let state = State::from(&link.state);
+        let content = Content::of(link.content.as_ref()).map_err(|error| self.error(error, what))?;
+        let sql = "UPDATE link SET state = ?4, flags = ?5, keywords = ?6, digest = ?7, header = ?8, size = ?9, \
+                   internal_date = ?10, inode = ?11 WHERE id = ?1 AND state = 1 AND uid IS ?2 AND name IS ?3";
+        self.execute_one(
+            what,
+            sql,
+            params![
+                link.id,
+                state.uid,
+                state.name,
+                state.stage as u8,
+                state.bits(),
+                state.keywords(),
+                content.digest,
+                content.header,
+                content.size,
+                link.internal_date,
+                link.inode.map(u64::cast_signed),
+            ],
+        )
+    }
+
+    /// Writes the flags of a link that both sides have.
+    ///
+    /// # Errors
+    /// Those of [`Tx`]; also if it is not there, or not synced.
+    pub fn set_flags(&self, id: LinkId, flags: &Flags) -> Result<(), Error> {
+        let sql = "UPDATE link SET flags = ?2, keywords = ?3 WHERE id = ?1 AND state = 0";
+        self.execute_one("write the flags of a message", sql, (id, flags.bits(), value::keywords(flags)))
+    }
+
+    /// Writes which inode the file of a link has; it is a hint, so for a link that is gone this is no error.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn set_inode(&self, id: LinkId, inode: u64) -> Result<(), Error> {
+        let sql = "UPDATE link SET inode = ?2 WHERE id = ?1";
+        self.execute("write the inode of a file", sql, (id, inode.cast_signed())).map(|_| ())
+    }
+
     /// Deletes a link, and what is held of it; one that is gone already is no error.
     ///
     /// # Errors
     /// Those of [`Tx`].
     pub fn delete_link(&self, id: LinkId) -> Result<(), Error> {
         self.execute("delete a link", "DELETE FROM link WHERE id = ?1", [id]).map(|_| ())
-    }
-
-    /// Moves a link to another mailbox, where the message has another UID and may have another name. What was held or
-    /// approved of it was about its old place, and is gone.
-    ///
-    /// # Errors
-    /// As [`Tx::insert_link`]; also if the link is not there or is an upload.
-    pub fn move_link(&self, id: LinkId, to: MailboxId, uid: Uid, name: &UniqueName) -> Result<(), Error> {
-        self.execute("release a link", "DELETE FROM held WHERE link = ?1", [id])?;
-        let sql = "UPDATE link SET mailbox = ?2, uid = ?3, name = ?4 WHERE id = ?1";
-        self.execute_one("move a link", sql, (id, to, uid, name))
     }
 
     /// Returns a link, or `None` if there is none with this number.
@@ -142,42 +179,10 @@ impl Tx<'_> {
         self.all("read skipped links", sql, [mailbox], read)
     }
 
-    /// Tells whether any link of the account is downloading or uploading.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn has_pending(&self) -> Result<bool, Error> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM link WHERE state <> 0 AND state IN (1, 2))";
-        self.one("look for pending links", sql, [], |row| row.get(0))
-    }
-
-    /// Returns the links with this content, in all mailboxes, in the order in which they were added.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn with_digest(&self, digest: &Digest) -> Result<Vec<(MailboxId, Link)>, Error> {
-        let sql = concat!("SELECT ", columns!(), ", mailbox FROM link WHERE digest = ?1 ORDER BY id");
-        self.all("find links by content", sql, [digest], with_mailbox)
-    }
-
-    /// Returns the links that may have this content, as far as it can be known without the body; in all mailboxes, in
-    /// the order in which they were added.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn with_fingerprint(&self, fingerprint: &Fingerprint) -> Result<Vec<(MailboxId, Link)>, Error> {
-        let what = "find links by content";
-        let sql = concat!("SELECT ", columns!(), ", mailbox FROM link WHERE header = ?1 AND size = ?2 ORDER BY id");
-        let size = unsigned(fingerprint.size).map_err(|error| self.error(error, what))?;
-        self.all(what, sql, (fingerprint.header, size), with_mailbox)
-    }
-
     /// Runs `sql` with what identifies the link or its mailbox as ?1, and then the columns of `link`.
     fn write_link(&self, what: &str, sql: &str, id: i64, link: &NewLink) -> Result<(), Error> {
         let state = State::from(&link.state);
-        let content = link.content.as_ref();
-        let size =
-            content.map(|c| unsigned(c.fingerprint.size)).transpose().map_err(|error| self.error(error, what))?;
+        let content = Content::of(link.content.as_ref()).map_err(|error| self.error(error, what))?;
         self.execute_one(
             what,
             sql,
@@ -186,15 +191,15 @@ impl Tx<'_> {
                 state.stage as u8,
                 state.uid,
                 state.name,
-                state.flags.map_or(0, Flags::bits),
-                state.flags.map_or_else(String::new, value::keywords),
+                state.bits(),
+                state.keywords(),
                 state.uid_next,
                 state.since,
                 state.reason.as_ref().map(|(kind, _)| kind),
                 state.reason.as_ref().map(|(_, text)| text),
-                content.map(|c| c.digest),
-                content.map(|c| c.fingerprint.header),
-                size,
+                content.digest,
+                content.header,
+                content.size,
                 link.internal_date,
                 link.inode.map(u64::cast_signed),
             ],
@@ -212,6 +217,16 @@ struct State<'a> {
     uid_next: Option<Uid>,
     since: Option<i64>,
     reason: Option<(u8, String)>,
+}
+
+impl State<'_> {
+    fn bits(&self) -> u8 {
+        self.flags.map_or(0, Flags::bits)
+    }
+
+    fn keywords(&self) -> String {
+        self.flags.map_or_else(String::new, value::keywords)
+    }
 }
 
 impl<'a> From<&'a LinkState> for State<'a> {
@@ -243,6 +258,22 @@ impl<'a> From<&'a LinkState> for State<'a> {
                 ..Self::default()
             },
         }
+    }
+}
+
+/// A [`ContentKey`] as columns.
+#[derive(Default)]
+struct Content {
+    digest: Option<Digest>,
+    header: Option<Digest>,
+    size: Option<i64>,
+}
+
+impl Content {
+    fn of(key: Option<&ContentKey>) -> rusqlite::Result<Self> {
+        let Some(ContentKey { digest, fingerprint }) = key else { return Ok(Self::default()) };
+        let size = Some(unsigned(fingerprint.size)?);
+        Ok(Self { digest: Some(*digest), header: Some(fingerprint.header), size })
     }
 }
 
@@ -291,8 +322,4 @@ pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Link> {
         internal_date: row.get(13)?,
         inode: row.get::<_, Option<i64>>(14)?.map(i64::cast_unsigned),
     })
-}
-
-fn with_mailbox(row: &Row<'_>) -> rusqlite::Result<(MailboxId, Link)> {
-    Ok((row.get(15)?, read(row)?))
 }

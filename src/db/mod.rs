@@ -24,7 +24,7 @@ pub use account::AccountState;
 pub use error::Error;
 pub use handle::Db;
 pub use held::{Held, HeldCount, MailboxHold};
-pub use journal::{Entry, Query, Which};
+pub use journal::Entry;
 pub use link::NewLink;
 pub use mailbox::{Mailbox, NewMailbox};
 pub use scan::{Counts, LinkRow, Stage};

@@ -5,7 +5,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use super::link::{columns, read};
 use super::value::Unsigned;
 use super::{Error, Tx};
-use crate::model::{Link, LinkId, MailboxId, Uid};
+use crate::model::{Link, LinkId, MailboxId, Uid, UidSet};
 
 /// How far a link is, without what belongs to it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -91,6 +91,26 @@ impl Tx<'_> {
         })
     }
 
+    /// As [`Tx::each_uid`], for those links only whose UID is in `uids`.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn each_of_uids(
+        &self,
+        mailbox: MailboxId,
+        uids: &UidSet,
+        f: &mut dyn FnMut(Uid, u8, &str, LinkId, Stage),
+    ) -> Result<(), Error> {
+        let sql = "SELECT uid, flags, keywords, id, state FROM link WHERE mailbox = ?1 AND uid BETWEEN ?2 AND ?3";
+        for (first, last) in uids.ranges() {
+            self.each("read links by UID", sql, (mailbox, first, last), |row| {
+                f(row.get(0)?, row.get(1)?, row.get_ref(2)?.as_str()?, row.get(3)?, row.get(4)?);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
     /// Gives `f` every link of a mailbox that has a name, in the order of the bytes of the names.
     ///
     /// # Errors
@@ -109,6 +129,15 @@ impl Tx<'_> {
             });
             Ok(())
         })
+    }
+
+    /// Returns how many links of a mailbox have a UID.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn count_uids(&self, mailbox: MailboxId) -> Result<u64, Error> {
+        let sql = "SELECT count(*) FROM link WHERE mailbox = ?1 AND uid IS NOT NULL";
+        self.one("count links", sql, [mailbox], |row| row.get(0)).map(|Unsigned(n)| n)
     }
 
     /// Returns how many links of each kind a mailbox has.
@@ -134,13 +163,5 @@ impl Tx<'_> {
             Ok(())
         })?;
         Ok(counts)
-    }
-
-    /// Returns the largest UID of a mailbox, if any link of it has one.
-    ///
-    /// # Errors
-    /// Those of [`Tx`].
-    pub fn max_uid(&self, mailbox: MailboxId) -> Result<Option<Uid>, Error> {
-        self.one("read the largest UID", "SELECT max(uid) FROM link WHERE mailbox = ?1", [mailbox], |row| row.get(0))
     }
 }

@@ -38,24 +38,11 @@ impl Tx<'_> {
         params: impl Params,
         mut f: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
     ) -> Result<(), Error> {
-        self.each_while(what, sql, params, |row| f(row).map(|()| true))
-    }
-
-    /// Runs a query and gives each row to `f`, until it returns false.
-    pub(super) fn each_while(
-        &self,
-        what: &str,
-        sql: &str,
-        params: impl Params,
-        mut f: impl FnMut(&Row<'_>) -> rusqlite::Result<bool>,
-    ) -> Result<(), Error> {
         let run = || {
             let mut statement = self.prepare(sql)?;
             let mut rows = statement.query(params)?;
             while let Some(row) = rows.next()? {
-                if !f(row)? {
-                    break;
-                }
+                f(row)?;
             }
             Ok(())
         };

@@ -17,7 +17,7 @@ pub async fn approve(account: &Account, what: &Approve) -> Result<Vec<Approved>,
     let (wanted, undo) = (what.mailbox.clone(), what.undo);
     let approved = db.commit(move |tx| {
         let mut out = Vec::new();
-        for HeldCount { mailbox: id, waiting, whole, .. } in tx.held_counts()? {
+        for HeldCount { mailbox: id, waiting, whole } in tx.held_counts()? {
             let Some(mailbox) = tx.mailbox(id)? else { continue };
             let whole_waits = whole.as_ref().is_some_and(|hold| !hold.approved);
             if wanted.as_ref().is_some_and(|name| *name != mailbox.name) || (waiting == 0 && !whole_waits) {

@@ -15,7 +15,8 @@ use crate::db::Mailbox;
 use crate::imap::{Seen, Session};
 use crate::maildir::{Maildir, Stamp};
 use crate::model::{
-    ContentKey, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, MailboxId, Remote, RemoteEvidence, Uid, UidSet, UniqueName,
+    ContentKey, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, MailboxId, Remote, RemoteEvidence, Uid,
+    UidSet, UniqueName,
 };
 
 /// A mailbox to look at.
@@ -82,6 +83,11 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         return Ok(None);
     }
 
+    // The disk is read while the server is asked.
+    let early = maildir.clone().filter(|_| look_here).map(|maildir| {
+        let db = pass.db.clone();
+        tokio::spawn(async move { observe::read(&db, maildir, id).await })
+    });
     let mut session = pass.pool.get().await?;
     let result = async {
         let session: &mut Session = &mut session;
@@ -125,8 +131,14 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         observed.as_ref().is_some_and(|o| !o.remote.messages.is_empty() || o.remote.gone.iter().len() > 0);
     let scanned = match &maildir {
         Some(maildir) if look_here || touches_links || fresh || !pending.is_empty() => {
+            let read = match early {
+                // Rows that were made anew meanwhile are not those that were read.
+                Some(read) if !fresh => read.await??,
+                Some(_) | None => observe::read(&pass.db, Arc::clone(maildir), id).await?,
+            };
             let (db, maildir, mask) = (pass.db.clone(), Arc::clone(maildir), local_mask.clone());
-            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &mask)).await??)
+            let compare = move || observe::compare_local(&db, &maildir, read, &mask);
+            Some(tokio::task::spawn_blocking(compare).await??)
         }
         Some(_) | None => None,
     };
@@ -198,8 +210,10 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
     let remote = Remote { messages: BTreeMap::new(), gone };
     let scanned = match &maildir {
         Some(maildir) => {
+            let read = observe::read(&pass.db, Arc::clone(maildir), id).await?;
             let (db, maildir) = (pass.db.clone(), Arc::clone(maildir));
-            Some(tokio::task::spawn_blocking(move || observe::scan(&db, &maildir, id, &Mask::all())).await??)
+            let compare = move || observe::compare_local(&db, &maildir, read, &Mask::all());
+            Some(tokio::task::spawn_blocking(compare).await??)
         }
         None => None,
     };

@@ -57,8 +57,9 @@ impl fmt::Display for Refusal {
 
 /// Takes the removals out of a plan, so that everything else can be carried out before them.
 #[must_use]
-pub fn split(plan: Vec<Planned>) -> (Vec<Planned>, Vec<Planned>) {
-    plan.into_iter().partition(|planned| planned.op.removes().is_none())
+pub fn split(mut plan: Vec<Planned>) -> (Vec<Planned>, Vec<Planned>) {
+    let removals = plan.extract_if(.., |planned| planned.op.removes().is_some()).collect();
+    (plan, removals)
 }
 
 /// Lets the removals pass, or refuses all of them that the user has not approved.

@@ -14,6 +14,7 @@ pub mod guard;
 mod lock;
 mod mailboxes;
 pub mod moves;
+mod names;
 mod observe;
 pub mod op;
 mod pass;

@@ -1,7 +1,7 @@
 //! Turns a removal in one place and the arrival of the same content in another into one move.
 //! Pure: no I/O, no clock. See [`crate`] for the map.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::op::{Op, Planned, Why};
 use super::rebind::Unlinked;
@@ -20,6 +20,8 @@ pub struct Part {
     pub files: BTreeMap<UniqueName, ContentKey>,
     /// What is known of the messages that it would download.
     pub messages: BTreeMap<Uid, Unlinked>,
+    /// Removals were taken out of the plan, to be planned again in the next round.
+    pub postponed: bool,
 }
 
 /// Tells whether any file that is to be uploaded could be one whose message is to be expunged.
@@ -73,7 +75,11 @@ fn synced_content(part: &Part, link: LinkId) -> Option<ContentKey> {
 ///
 /// A file's content is its digest. A message's is its fingerprint together with its INTERNALDATE, which a move keeps; a
 /// fingerprint that stands for different contents proves nothing.
+///
+/// An `Expunge` of what an interrupted upload may still bring to another place is left out: it is half of a move, and
+/// only the answer to that upload can tell what the other half is.
 pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
+    postpone(parts);
     pair(
         parts,
         content_expunged,
@@ -96,6 +102,27 @@ pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
         |link| Some((link.content?.fingerprint, link.internal_date?)),
         follow_here,
     );
+}
+
+fn postpone(parts: &mut BTreeMap<MailboxId, Part>) {
+    let waits = |part: &Part, link: &Link| {
+        let uploading = matches!(link.state, LinkState::Uploading { .. });
+        uploading && !part.plan.iter().any(|planned| planned.op.link() == Some(link.id))
+    };
+    let waiting: BTreeSet<ContentKey> = parts
+        .values()
+        .flat_map(|part| part.base.values().filter(|link| waits(part, link)).filter_map(|link| link.content))
+        .collect();
+    if waiting.is_empty() {
+        return;
+    }
+    for part in parts.values_mut() {
+        let mut plan = std::mem::take(&mut part.plan);
+        let count = plan.len();
+        plan.retain(|planned| content_expunged(part, &planned.op).is_none_or(|content| !waiting.contains(&content)));
+        part.postponed = plan.len() < count;
+        part.plan = plan;
+    }
 }
 
 /// Finds for each op of which `gone` knows the content one whose `came` is the same, and lets `join` make one of both.
@@ -198,8 +225,6 @@ fn follow_here(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Opt
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::model::{Digest, Flags, GoneRemote, Proof, RemoteEvidence};
 
@@ -230,13 +255,7 @@ mod tests {
     }
 
     fn part(mailbox: &str) -> Part {
-        Part {
-            name: mailbox.into(),
-            plan: vec![],
-            base: BTreeMap::new(),
-            files: BTreeMap::new(),
-            messages: BTreeMap::new(),
-        }
+        Part { name: mailbox.into(), ..Part::default() }
     }
 
     fn known(part: &mut Part, id: i64, uid_: u64, file: &str, content: ContentKey, date: i64) {
@@ -328,6 +347,38 @@ mod tests {
         leaves_here(&mut a, 2, 8);
         comes_here(&mut b, "z", content(1, 1));
         assert_eq!(result(a, b), "A: move uid 7 to B z: moved here\nA: expunge uid 8: deleted here\n");
+    }
+
+    #[test]
+    fn what_an_interrupted_upload_may_have_brought_elsewhere_is_not_expunged_yet() {
+        let uploading = |part: &mut Part, content: ContentKey| {
+            let (id, since) = (LinkId(3), 0);
+            let state = LinkState::Uploading { name: name("x"), flags: Flags::new(), uid_next: uid(1), since };
+            part.base.insert(id, Link { id, state, content: Some(content), internal_date: None, inode: None });
+        };
+        let leaving = || {
+            let mut part = part("A");
+            known(&mut part, 1, 7, "x", content(1, 1), 5);
+            known(&mut part, 2, 8, "y", content(2, 2), 5);
+            leaves_here(&mut part, 1, 7);
+            leaves_here(&mut part, 2, 8);
+            part
+        };
+        // No answer yet.
+        let mut b = part("B");
+        uploading(&mut b, content(1, 1));
+        let mut parts = BTreeMap::from([(MailboxId(1), leaving()), (MailboxId(2), b)]);
+        find(&mut parts);
+        let (a, b) = (&parts[&MailboxId(1)], &parts[&MailboxId(2)]);
+        assert_eq!(a.plan.iter().map(ToString::to_string).collect::<Vec<_>>(), ["expunge uid 8: deleted here"]);
+        assert!(a.postponed && !b.postponed);
+        // It did not happen: the move is made now.
+        let mut b = part("B");
+        uploading(&mut b, content(1, 1));
+        b.files.insert(name("x"), content(1, 1));
+        let op = Op::Upload { link: Some(LinkId(3)), name: name("x"), flags: Flags::new() };
+        b.plan.push(Planned { op, why: Why::Interrupted });
+        assert_eq!(result(leaving(), b), "A: move uid 7 to B x: moved here\nA: expunge uid 8: deleted here\n");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::Error;
 use super::flags::Mask;
+use super::names::Names;
 use crate::db::{self, Db, Mailbox, Stage, Tx};
 use crate::imap::{Listing, Observation, Selected, Session};
 use crate::maildir::{Entry, Maildir, Scan};
@@ -108,7 +109,7 @@ fn compare(
     listing: Listing,
 ) -> Result<Compared, db::Error> {
     let mut out = Compared { messages, ..Compared::default() };
-    let (mut same, mut known) = (Vec::new(), 0);
+    let mut same = Vec::new();
     match listing {
         Listing::Full => {
             out.counted = out.messages.len() as u64;
@@ -138,18 +139,21 @@ fn compare(
         }
         Listing::Delta { vanished } => {
             let mut new: BTreeSet<Uid> = out.messages.keys().copied().collect();
-            tx.each_uid(mailbox, &mut |uid, bits, keywords, _, stage| {
-                known += 1;
+            let mut named: UidSet = new.iter().copied().collect();
+            for (first, last) in vanished.ranges() {
+                named.insert_range(first, last);
+            }
+            tx.each_of_uids(mailbox, &named, &mut |uid, bits, keywords, _, stage| {
                 new.remove(&uid);
                 match out.messages.get(&uid) {
                     Some(message) if stage == Stage::Synced && are(&message.flags, bits, keywords) => same.push(uid),
-                    None if vanished.contains(uid) => {
+                    Some(_) => {}
+                    None => {
                         out.missing.insert(uid);
                     }
-                    Some(_) | None => {}
                 }
             })?;
-            out.counted = known + new.len() as u64 - out.missing.len() as u64;
+            out.counted = tx.count_uids(mailbox)? + new.len() as u64 - out.missing.len() as u64;
         }
     }
     for uid in same {
@@ -180,13 +184,29 @@ pub(super) struct Scanned {
     pub inodes: Vec<(LinkId, u64)>,
 }
 
+/// A maildir and the names of its links, read side by side.
+pub(super) struct Read {
+    scan: Scan,
+    names: Names,
+}
+
+/// Reads a maildir from the disk and the names of its links from the database at the same time.
+pub(super) async fn read(db: &Db, maildir: Arc<Maildir>, mailbox: MailboxId) -> Result<Read, Error> {
+    let scan = tokio::task::spawn_blocking(move || maildir.scan());
+    let names = db.read(move |tx| Names::read(tx, mailbox)).await?;
+    Ok(Read { scan: scan.await??, names })
+}
+
 /// Returns what differs from the base. Blocks.
-pub(super) fn scan(db: &Db, maildir: &Maildir, mailbox: MailboxId, mask: &Mask) -> Result<Scanned, Error> {
-    let scan = Arc::new(maildir.scan()?);
-    let (seen, mask) = (Arc::clone(&scan), mask.clone());
-    let (mut messages, missing, suspects) = db.read_now(move |tx| compare_scan(tx, mailbox, &seen, &mask))?;
+pub(super) fn compare_local(db: &Db, maildir: &Maildir, read: Read, mask: &Mask) -> Result<Scanned, Error> {
+    let Read { scan, names } = read;
+    let (mut messages, missing, suspects) = differences(&scan, &names, mask);
+    drop(names);
+    let suspects = db.read_now(move |tx| tx.links_by_ids(&suspects))?;
+    let scan = Arc::new(scan);
     let mut inodes = Vec::new();
-    for (link, name) in suspects {
+    for link in suspects {
+        let Some(name) = link.name().cloned() else { continue };
         let Some(found) = scan.get(&name) else { continue };
         let same = match maildir.read(&found.file()) {
             Ok(mut message) => match (message.key(), link.content) {
@@ -223,14 +243,14 @@ fn message(entry: &Entry<'_>) -> LocalMessage {
     LocalMessage { flags: entry.flags.clone(), place: entry.place, inode: entry.inode, replaced: false }
 }
 
-type Differences = (BTreeMap<UniqueName, LocalMessage>, BTreeSet<UniqueName>, Vec<(Link, UniqueName)>);
+type Differences = (BTreeMap<UniqueName, LocalMessage>, BTreeSet<UniqueName>, Vec<LinkId>);
 
-/// Walks over files and links together, both in the order of their names: what differs, what is missing, and the files
-/// that may be others than their links say.
-fn compare_scan(tx: &Tx<'_>, mailbox: MailboxId, scan: &Scan, mask: &Mask) -> Result<Differences, db::Error> {
+/// Walks over files and links together, both in the order of their names: what differs, what is missing, and the links
+/// whose files may be others than they say.
+fn differences(scan: &Scan, names: &Names, mask: &Mask) -> Differences {
     let (mut differing, mut missing, mut suspects) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
     let mut files = scan.iter().peekable();
-    tx.links_by_name(mailbox, &mut |row| {
+    for row in names.iter() {
         while let Some(file) = files.next_if(|file| file.name < row.name) {
             differing.insert(UniqueName::new(file.name), message(&file));
         }
@@ -239,9 +259,12 @@ fn compare_scan(tx: &Tx<'_>, mailbox: MailboxId, scan: &Scan, mask: &Mask) -> Re
                 missing.insert(UniqueName::new(row.name));
             }
             Some(file) => {
-                let base = Flags::from_parts(row.flags, row.keywords.split(' ').filter_map(Keyword::new));
                 let agrees = match row.state {
-                    Stage::Synced => mask.read(&file.flags, &base) == base,
+                    Stage::Synced if row.keywords.is_empty() && file.flags == Flags::from_parts(row.flags, []) => true,
+                    Stage::Synced => {
+                        let base = Flags::from_parts(row.flags, row.keywords.split(' ').filter_map(Keyword::new));
+                        mask.read(&file.flags, &base) == base
+                    }
                     Stage::Downloading | Stage::Uploading => false,
                     Stage::Skipped => true,
                 };
@@ -254,16 +277,11 @@ fn compare_scan(tx: &Tx<'_>, mailbox: MailboxId, scan: &Scan, mask: &Mask) -> Re
                 }
             }
         }
-    })?;
+    }
     for file in files {
         differing.insert(UniqueName::new(file.name), message(&file));
     }
-    let suspects = tx.links_by_ids(&suspects)?.into_iter().filter_map(|link| {
-        let name = link.name()?.clone();
-        Some((link, name))
-    });
-    let suspects = suspects.collect();
-    Ok((differing, missing, suspects))
+    (differing, missing, suspects)
 }
 
 /// Tells whether everything that was named on the server is agreed: its link has the flags that were seen, and what is
@@ -276,12 +294,22 @@ pub(super) fn is_agreed_remote(
     merged: &BTreeSet<LinkId>,
 ) -> Result<bool, db::Error> {
     let named: UidSet = remote.messages.keys().copied().chain(remote.gone.iter()).collect();
-    let links: BTreeMap<Uid, Link> =
-        tx.links_of_uids(mailbox, &named)?.into_iter().filter_map(|l| Some((l.uid()?, l))).collect();
-    let agreed = |(uid, message): (&Uid, &RemoteMessage)| {
-        links.get(uid).is_some_and(|link| is_settled(link, |base| mask.read(&message.flags, base), merged))
-    };
-    Ok(remote.messages.iter().all(agreed) && !remote.gone.iter().any(|uid| links.contains_key(&uid)))
+    let (mut agreed, mut left) = (0, false);
+    tx.each_of_uids(mailbox, &named, &mut |uid, bits, keywords, id, stage| {
+        let Some(message) = remote.messages.get(&uid) else {
+            left = true; // gone, but its link is still there
+            return;
+        };
+        agreed += usize::from(match stage {
+            Stage::Synced => {
+                let base = Flags::from_parts(bits, keywords.split(' ').filter_map(Keyword::new));
+                merged.contains(&id) || mask.read(&message.flags, &base) == base
+            }
+            Stage::Skipped => true,
+            Stage::Downloading | Stage::Uploading => false,
+        });
+    })?;
+    Ok(!left && agreed == remote.messages.len())
 }
 
 /// The same for what was named in the maildir: only then may its stamp be trusted.

@@ -35,8 +35,10 @@ use crate::model::{LinkState, MailboxId, MailboxName, UidSet};
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
 const ROUNDS: u32 = 8;
 
-/// How long is waited once when all that is left is a file that is still being written, or a maildir in motion.
-const SETTLING: Duration = Duration::from_millis(2_100);
+/// How long is waited when all that is left is a file that is still being written, or a maildir in motion, …
+const SETTLING: Duration = Duration::from_millis(600);
+/// … and how often.
+const PAUSES: u32 = 4;
 
 /// What a pass shares between its parts.
 pub(super) struct Pass<'a> {
@@ -177,6 +179,12 @@ fn connect(account: &Account, state_dir: &Path) -> Connect {
     }
 }
 
+/// Returns the time in milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Pass<'_> {
     /// Writes down what was done, or is about to be, in one commit.
     pub(super) async fn commit<T: Send + 'static>(
@@ -200,8 +208,7 @@ impl Pass<'_> {
 
     /// Returns the time in milliseconds since 1970.
     pub(super) fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        now_ms()
     }
 
     /// Changes the counts of a mailbox.
@@ -321,20 +328,13 @@ impl Pass<'_> {
         let pending = AccountState { pending: Some((generation, nonce.clone())), ..state.clone() };
         self.db.commit(move |tx| tx.set_account(&pending)).await?;
         root.set_marker(&Marker { account: self.account.name.clone(), generation, nonce: nonce.clone() })?;
-        let done = AccountState {
-            generation,
-            nonce,
-            pending: None,
-            clean: true,
-            scope: scope.to_owned(),
-            recovered_at: state.recovered_at,
-        };
+        let done = AccountState { generation, nonce, pending: None, clean: true, scope: scope.to_owned() };
         Ok(self.db.commit(move |tx| tx.set_account(&done)).await?)
     }
 
     /// Goes round until everything is agreed; returns whether anything was done.
     async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<bool, Error> {
-        let (mut wanted, mut did_ever, mut paused) = (None, false, false);
+        let (mut wanted, mut did_ever, mut pauses) = (None, false, 0);
         for round in 0..ROUNDS {
             let RoundEnd { left, did, waiting } = self.round(round, wanted.as_ref(), cautious, unite).await?;
             did_ever |= did;
@@ -346,10 +346,10 @@ impl Pass<'_> {
             if !did && !cautious {
                 if waiting {
                     self.wait_for_appends().await;
-                } else if paused {
+                } else if pauses == PAUSES {
                     break;
                 } else {
-                    paused = true;
+                    pauses += 1;
                     tokio::time::sleep(SETTLING).await;
                 }
             }
@@ -534,7 +534,7 @@ impl Pass<'_> {
         for mut one in examined {
             let name = one.mailbox.name.clone();
             let (adds, removals) = guard::split(std::mem::take(&mut one.part.plan));
-            let mut outcome = Outcome::default();
+            let mut outcome = Outcome { left: one.part.postponed, ..Outcome::default() };
             self.tally(&name, |counts| counts.matched += one.matched);
             let count = removals.len() as u64;
             let removals = if cautious || one.fresh {
@@ -562,7 +562,8 @@ impl Pass<'_> {
                 }
                 self.set_state(&name, MailboxState::Unchanged);
             }
-            works.push(Work { examined: one, adds, removals, outcome });
+            let did = one.fresh || !adds.is_empty() || !removals.is_empty();
+            works.push(Work { examined: one, adds, removals, did, outcome });
         }
         Ok(works)
     }
@@ -571,7 +572,7 @@ impl Pass<'_> {
         let Some(maildir) = work.examined.maildir.clone() else { return Ok(()) };
         self.update_inodes(&work.examined).await?;
         let site = Site::new(self, &work.examined, maildir, places);
-        execute::add(&site, &work.adds, &mut work.outcome).await
+        execute::add(&site, std::mem::take(&mut work.adds), &mut work.outcome).await
     }
 
     /// Writes down which inodes files have now whose content is as it was.
@@ -582,9 +583,7 @@ impl Pass<'_> {
         }
         let write = self.db.commit(move |tx| {
             for (id, inode) in inodes {
-                if let Some(link) = tx.link(id)? {
-                    tx.set_link(&crate::model::Link { inode: Some(inode), ..link })?;
-                }
+                tx.set_inode(id, inode)?;
             }
             Ok(())
         });
@@ -606,13 +605,12 @@ impl Pass<'_> {
             return Ok(());
         }
         let site = Site::new(self, &work.examined, maildir, places);
-        execute::remove(&site, &work.removals, trash, &mut work.outcome).await
+        execute::remove(&site, std::mem::take(&mut work.removals), trash, &mut work.outcome).await
     }
 
     async fn settle(&self, work: Work, left: &mut BTreeSet<MailboxName>) -> Result<MailboxState, Error> {
-        let Work { examined, adds, removals, outcome } = work;
+        let Work { examined, did, outcome, .. } = work;
         let name = examined.mailbox.name.clone();
-        let did = !adds.is_empty() || !removals.is_empty() || examined.fresh;
         let (failed, wants_more) = (outcome.failed, outcome.left || examined.waiting);
         let moving = examined.scanned.as_ref().is_some_and(|s| s.doubt.is_some());
         for note in &examined.notes {
@@ -706,6 +704,8 @@ struct Work {
     examined: Examined,
     adds: Vec<Planned>,
     removals: Vec<Planned>,
+    /// The plan was not empty, or the base was made anew.
+    did: bool,
     outcome: Outcome,
 }
 

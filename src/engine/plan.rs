@@ -75,7 +75,9 @@ pub fn plan(
         op: Op::Upload { link: None, name: name.clone(), flags: message.flags.clone() },
         why: Why::NewHere,
     });
-    linked.chain(downloads).chain(uploads).collect()
+    let mut plan = Vec::with_capacity(base.len() + remote.messages.len() + local.messages.len());
+    plan.extend(linked.chain(downloads).chain(uploads));
+    plan
 }
 
 fn plan_link(link: &Link, remote: &Remote, local: &Local, answer: Option<Answer>, policy: &Policy) -> Option<Planned> {

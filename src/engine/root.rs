@@ -83,7 +83,6 @@ mod tests {
             pending: pending.map(|(g, n)| (g, n.into())),
             clean: true,
             scope: String::new(),
-            recovered_at: None,
         };
         let marker = |account: &str, generation, nonce: &str| {
             Some(Marker { account: account.into(), generation, nonce: nonce.into() })

@@ -1,7 +1,6 @@
 //! UID FETCH (RFC 3501 §6.4.5, §6.4.8): what is there, flags, sizes, fingerprints, bodies.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -81,7 +80,7 @@ impl Session {
     /// [`Error::Refused`], or those of a connection that breaks.
     pub async fn present(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
         let mut there = Vec::new();
-        self.ask(uids, "(UID)", |_, fetch| {
+        self.ask(self.sets(uids), "(UID)", |_, fetch| {
             there.extend(fetch.uid.filter(|uid| uids.contains(*uid)));
             Ok(())
         })
@@ -98,7 +97,7 @@ impl Session {
     pub async fn flags(&mut self, uids: &UidSet) -> Result<BTreeMap<Uid, RemoteMessage>, Error> {
         let mut found = BTreeMap::new();
         let items = self.flag_items();
-        self.ask(uids, items, |mailbox, fetch| {
+        self.ask(self.sets(uids), items, |mailbox, fetch| {
             found.extend(seen(&fetch, mailbox)?.filter(|(uid, _)| uids.contains(*uid)));
             Ok(())
         })
@@ -113,7 +112,7 @@ impl Session {
     /// [`Error::Refused`], or those of a connection that breaks.
     pub async fn sizes(&mut self, uids: &UidSet) -> Result<BTreeMap<Uid, u64>, Error> {
         let mut found = BTreeMap::new();
-        self.ask(uids, "(UID RFC822.SIZE)", |_, fetch| {
+        self.ask(self.sets(uids), "(UID RFC822.SIZE)", |_, fetch| {
             found.extend(fetch.uid.zip(fetch.size).filter(|(uid, _)| uids.contains(*uid)));
             Ok(())
         })
@@ -127,26 +126,22 @@ impl Session {
     /// [`Error::Nonsense`] for a message without readable flags, [`Error::Refused`], or those of a connection that
     /// breaks.
     pub async fn fingerprints(&mut self, uids: &UidSet) -> Result<Vec<Seen>, Error> {
-        let chunks = self.chunks(uids);
-        self.fingerprints_of(chunks, |uid| uids.contains(uid)).await
+        self.print(self.sets(uids), |uid| uids.contains(uid)).await
     }
 
-    /// Returns the fingerprints of the messages of the selected mailbox from a UID on.
+    /// Returns the fingerprints of the messages of the selected mailbox from a UID on, however far the numbers reach.
     ///
     /// # Errors
     /// Those of [`Session::fingerprints`].
     pub async fn fingerprints_from(&mut self, first: Uid) -> Result<Vec<Seen>, Error> {
-        // `n:*` names the last message even if its UID is less (RFC 3501 §6.4.8).
-        self.fingerprints_of(vec![format!("{first}:*")], |uid| uid >= first).await
+        // Some servers find `1:*` of an empty mailbox wrong; beyond the last message it names the last (RFC 3501 §6.4.8).
+        let sets = if self.connection.exists == 0 { Vec::new() } else { vec![format!("{first}:*")] };
+        self.print(sets, |uid| uid >= first).await
     }
 
-    async fn fingerprints_of(
-        &mut self,
-        sets: Vec<impl Display>,
-        wanted: impl Fn(Uid) -> bool + Send + Sync,
-    ) -> Result<Vec<Seen>, Error> {
+    async fn print(&mut self, sets: Vec<String>, wanted: impl Fn(Uid) -> bool + Sync) -> Result<Vec<Seen>, Error> {
         let mut found = BTreeMap::new();
-        self.ask_sets(sets, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])", |mailbox, mut fetch| {
+        self.ask(sets, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])", |mailbox, mut fetch| {
             let (Some(header), Some(size)) = (fetch.header.take(), fetch.size) else { return Ok(()) };
             let Some((uid, RemoteMessage { flags, .. })) = seen(&fetch, mailbox)? else { return Ok(()) };
             if let Some(header) = digest_of(header)?.filter(|_| wanted(uid)) {
@@ -208,30 +203,21 @@ impl Session {
         if counted { "(UID FLAGS MODSEQ)" } else { "(UID FLAGS)" }
     }
 
-    /// Asks `items` of the UIDs, in as many commands as it takes.
+    /// Returns the sets to name the UIDs by, one a command.
+    fn sets(&self, uids: &UidSet) -> Vec<String> {
+        let chunks = uids.chunks(self.connection.quirks.set_bytes(0), self.connection.quirks.flag_batch);
+        chunks.iter().map(ToString::to_string).collect()
+    }
+
+    /// Asks `items` of the messages, in a command for each set.
     async fn ask(
         &mut self,
-        uids: &UidSet,
-        items: &str,
-        on: impl FnMut(&RawName, Fetch) -> Result<(), Error> + Send,
-    ) -> Result<(), Error> {
-        let chunks = self.chunks(uids);
-        self.ask_sets(chunks, items, on).await
-    }
-
-    fn chunks(&self, uids: &UidSet) -> Vec<UidSet> {
-        uids.chunks(self.connection.quirks.max_command_bytes, self.connection.quirks.flag_batch)
-    }
-
-    /// Asks `items` of each set of UIDs, with one command for each.
-    async fn ask_sets(
-        &mut self,
-        sets: Vec<impl Display>,
+        sets: Vec<String>,
         items: &str,
         mut on: impl FnMut(&RawName, Fetch) -> Result<(), Error> + Send,
     ) -> Result<(), Error> {
         let mailbox = self.here()?;
-        let command = |set| self.connection.command("UID FETCH").words(set).words(items);
+        let command = |set: &String| self.connection.command("UID FETCH").words(set).words(items);
         let commands = sets.iter().map(command).collect();
         let on = |answer| match answer {
             Answer::Fetch(fetch) => on(&mailbox, *fetch),

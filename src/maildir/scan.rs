@@ -130,7 +130,10 @@ struct Slot {
     inode: u64,
     /// Where its name begins.
     start: u32,
-    length: u16,
+    /// NAME_MAX is 255.
+    length: u8,
+    /// How much of it is the unique name.
+    unique: u8,
     place: Place,
 }
 
@@ -141,7 +144,8 @@ impl Slot {
     }
 
     fn unique(self, names: &[u8]) -> &[u8] {
-        split(self.file(names)).0
+        let start = self.start as usize;
+        &names[start..start + usize::from(self.unique)]
     }
 }
 
@@ -197,12 +201,13 @@ impl Raw {
             self.foreign.push(Foreign { file: FileRef::new(place, entry.name), what });
             return;
         }
-        let (Ok(start), Ok(length)) = (u32::try_from(self.names.len()), u16::try_from(entry.name.len())) else {
+        let (Ok(start), Ok(length)) = (u32::try_from(self.names.len()), u8::try_from(entry.name.len())) else {
             self.too_many = true;
             return;
         };
+        let unique = u8::try_from(split(entry.name).0.len()).unwrap_or(length);
         self.names.extend_from_slice(entry.name);
-        self.index.push(Slot { inode: entry.inode, start, length, place });
+        self.index.push(Slot { inode: entry.inode, start, length, unique, place });
     }
 }
 

@@ -96,17 +96,21 @@ impl PartialEq for Keyword {
 impl Eq for Keyword {}
 
 /// A set of flags and keywords. `\Recent` is the server's own and never part of it.
+///
+/// Small, since there is one for each message of a mailbox, and few have keywords.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Flags {
     system: u8,
-    keywords: BTreeSet<Keyword>,
+    /// Never an empty set. Boxed, since a set is three times as large as the rest.
+    #[allow(clippy::box_collection)]
+    keywords: Option<Box<BTreeSet<Keyword>>>,
 }
 
 impl Flags {
     /// Returns the empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { system: 0, keywords: BTreeSet::new() }
+        Self { system: 0, keywords: None }
     }
 
     /// Returns every [`Flag`] and no keyword.
@@ -118,7 +122,7 @@ impl Flags {
     /// Returns the set that the stored form names: the bits of [`Self::bits`] and the keywords of [`Self::keywords`].
     #[must_use]
     pub fn from_parts(bits: u8, keywords: impl IntoIterator<Item = Keyword>) -> Self {
-        Self { system: bits & 63, keywords: keywords.into_iter().collect() }
+        Self { system: bits & 63, keywords: boxed(keywords.into_iter().collect()) }
     }
 
     /// Adds the flag of an IMAP name, in any case; returns false for `\Recent`, unknown system flags and non-atoms.
@@ -129,7 +133,7 @@ impl Flags {
         }
         match Keyword::new(name) {
             Some(word) => {
-                self.keywords.insert(word);
+                self.insert_keyword(word);
                 true
             }
             None => false,
@@ -143,7 +147,7 @@ impl Flags {
 
     /// Adds a keyword.
     pub fn insert_keyword(&mut self, word: Keyword) {
-        self.keywords.insert(word);
+        self.keywords.get_or_insert_default().insert(word);
     }
 
     /// Tells whether `flag` is in the set.
@@ -155,7 +159,7 @@ impl Flags {
     /// Tells whether nothing is in the set.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.system == 0 && self.keywords.is_empty()
+        self.system == 0 && self.keywords.is_none()
     }
 
     /// Returns the system flags as bits, in the order of [`Flag::ALL`] from the lowest.
@@ -171,32 +175,42 @@ impl Flags {
 
     /// Returns the keywords in order.
     pub fn keywords(&self) -> impl Iterator<Item = &Keyword> {
-        self.keywords.iter()
+        self.keywords.iter().flat_map(|words| words.iter())
     }
 
     /// Returns the IMAP names of all, system flags first.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let system = self.flags().map(|f| -> &str { f.imap() });
-        system.chain(self.keywords.iter().map(Keyword::as_str))
+        system.chain(self.keywords().map(Keyword::as_str))
     }
 
     /// Returns what is in either set.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        Self { system: self.system | other.system, keywords: self.keywords.union(&other.keywords).cloned().collect() }
+        let keywords = match (&self.keywords, &other.keywords) {
+            (Some(a), Some(b)) => boxed(a.union(b).cloned().collect()),
+            (a, b) => a.as_ref().or(b.as_ref()).cloned(),
+        };
+        Self { system: self.system | other.system, keywords }
     }
 
     /// Returns what is in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let keywords = self.keywords.intersection(&other.keywords).cloned().collect();
+        let keywords = match (&self.keywords, &other.keywords) {
+            (Some(a), Some(b)) => boxed(a.intersection(b).cloned().collect()),
+            (None, _) | (_, None) => None,
+        };
         Self { system: self.system & other.system, keywords }
     }
 
     /// Returns what is in this set and not in the other.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        let keywords = self.keywords.difference(&other.keywords).cloned().collect();
+        let keywords = match (&self.keywords, &other.keywords) {
+            (Some(a), Some(b)) => boxed(a.difference(b).cloned().collect()),
+            (a, _) => a.clone(),
+        };
         Self { system: self.system & !other.system, keywords }
     }
 
@@ -205,6 +219,11 @@ impl Flags {
     pub fn changed(&self, change: &FlagChange) -> Self {
         self.difference(&change.remove).union(&change.add)
     }
+}
+
+#[allow(clippy::box_collection)]
+fn boxed(words: BTreeSet<Keyword>) -> Option<Box<BTreeSet<Keyword>>> {
+    (!words.is_empty()).then(|| Box::new(words))
 }
 
 impl FromIterator<Flag> for Flags {

@@ -2,8 +2,7 @@
 //! must equal the full one.
 
 use std::io::Cursor as Bytes;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use postkeep::imap::{
@@ -13,206 +12,29 @@ use postkeep::imap::{
 use postkeep::model::{Cursor, Digest, Flag, FlagChange, Flags, Keyword, MailboxName, Secret, Uid, UidSet};
 use sha2::Digest as _;
 
-/// A private Dovecot with a store and a certificate of its own.
-struct Dovecot {
-    dir: tempfile::TempDir,
-    child: Child,
-    port: u16,
-    tls_port: u16,
-}
+use crate::dovecot::{Dovecot, Options, PASSWORD, Profile};
 
-const CONF: &str = r#"
-base_dir = @DIR@/run
-state_dir = @DIR@/state
-log_path = @DIR@/log
-protocols = imap
-listen = 127.0.0.1
-ssl = yes
-ssl_cert = <@DIR@/cert.pem
-ssl_key = <@DIR@/key.pem
-disable_plaintext_auth = no
-auth_mechanisms = plain login
-auth_failure_delay = 0
-first_valid_uid = 1
-mail_location = maildir:~/mail:LAYOUT=fs
-mail_fsync = never
-@OWNER@
-passdb {
-  driver = static
-  args = password=bench
-}
-userdb {
-  driver = static
-  args = uid=@UID@ gid=@GID@ home=@DIR@/users/%u
-}
-namespace inbox {
-  inbox = yes
-  separator = @SEPARATOR@
-  prefix = @PREFIX@
-  mailbox Trash {
-    special_use = \Trash
-    auto = create
-  }
-}
-service imap-login {
-  inet_listener imap {
-    port = @PORT@
-  }
-  inet_listener imaps {
-    port = @TLSPORT@
-    ssl = yes
-  }
-  @CHROOT@
-}
-service anvil {
-  @CHROOT@
-}
-service stats {
-  @CHROOT@
-  unix_listener stats-writer {
-    mode = 0666
-  }
-}
-@CAPABILITY@
-"#;
+const USER: &str = "user";
 
-impl Dovecot {
-    /// Starts one that announces these capabilities, or all it has.
-    fn start(capabilities: &str, separator: &str, prefix: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("pk").tempdir().unwrap();
-        let path = dir.path();
-        run(
-            "openssl",
-            &[
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-                "-nodes",
-                "-keyout",
-                "key.pem",
-                "-out",
-                "cert.pem",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=localhost",
-                "-addext",
-                "subjectAltName=DNS:localhost",
-            ],
-            path,
-        );
-        let root = rustix::process::geteuid().is_root();
-        let (uid, gid) = if root {
-            owner("mail")
-        } else {
-            (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
-        };
-        let user = std::env::var("USER").unwrap_or_default();
-        let own =
-            format!("default_internal_user = {user}\ndefault_login_user = {user}\ndefault_internal_group = {gid}");
-        for sub in ["run", "state", "users"] {
-            std::fs::create_dir(path.join(sub)).unwrap();
-        }
-        set_open(path);
-        std::os::unix::fs::chown(path.join("users"), Some(uid), Some(gid)).unwrap();
-        // The ports are free now; should another process be faster, Dovecot ends at once and others are taken.
-        for _ in 0..5 {
-            let (port, tls_port) = (free_port(), free_port());
-            let conf = [
-                ("@DIR@", path.to_str().unwrap()),
-                ("@PORT@", &port.to_string()),
-                ("@TLSPORT@", &tls_port.to_string()),
-                ("@UID@", &uid.to_string()),
-                ("@GID@", &gid.to_string()),
-                ("@SEPARATOR@", separator),
-                ("@PREFIX@", prefix),
-                ("@OWNER@", if root { "" } else { &own }),
-                ("@CHROOT@", if root { "" } else { "chroot =" }),
-                (
-                    "@CAPABILITY@",
-                    &if capabilities.is_empty() { String::new() } else { format!("imap_capability = {capabilities}") },
-                ),
-            ]
-            .iter()
-            .fold(CONF.to_owned(), |conf, (key, value)| conf.replace(key, value));
-            std::fs::write(path.join("conf"), conf).unwrap();
-            let mut child = Command::new(tool("dovecot"))
-                .args(["-F", "-c"])
-                .arg(path.join("conf"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            loop {
-                if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Self { dir, child, port, tls_port };
-                }
-                if child.try_wait().unwrap().is_some() {
-                    break;
-                }
-                std::thread::yield_now();
-            }
-        }
-        panic!("Dovecot did not start: {}", std::fs::read_to_string(path.join("log")).unwrap_or_default());
-    }
-
-    fn connect(&self) -> Connect {
-        Connect {
-            host: "127.0.0.1".into(),
-            port: self.port,
-            tls: Tls::None,
-            spool_dir: self.dir.path().to_owned(),
-            max_literal: 256 << 20,
-            timeout: Duration::from_secs(30),
-            connect_timeout: Duration::from_secs(30),
-            quirks: Quirks::default(),
-        }
-    }
-
-    async fn session(&self) -> Session {
-        Session::open(&self.connect(), &credentials()).await.unwrap()
-    }
-}
-
-impl Drop for Dovecot {
-    fn drop(&mut self) {
-        let _ =
-            rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), rustix::process::Signal::TERM);
-        let _ = self.child.wait();
+fn connect(dovecot: &Dovecot) -> Connect {
+    Connect {
+        host: "127.0.0.1".into(),
+        port: dovecot.port(),
+        tls: Tls::None,
+        spool_dir: std::env::temp_dir(),
+        max_literal: 256 << 20,
+        timeout: Duration::from_secs(30),
+        connect_timeout: Duration::from_secs(30),
+        quirks: Quirks::default(),
     }
 }
 
 fn credentials() -> Credentials {
-    Credentials::Password { username: "user".into(), password: Secret::new("bench".into()) }
+    Credentials::Password { username: USER.into(), password: Secret::new(PASSWORD.into()) }
 }
 
-fn tool(name: &str) -> String {
-    let dirs = ["/usr/sbin", "/usr/bin", "/usr/local/sbin", "/usr/local/bin"];
-    dirs.iter().map(|d| format!("{d}/{name}")).find(|p| Path::new(p).exists()).unwrap_or_else(|| name.to_owned())
-}
-
-fn run(name: &str, args: &[&str], dir: &Path) {
-    let output = Command::new(tool(name)).args(args).current_dir(dir).output().unwrap();
-    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn owner(user: &str) -> (u32, u32) {
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
-    let line = passwd.lines().find(|l| l.starts_with(&format!("{user}:"))).unwrap();
-    let fields: Vec<&str> = line.split(':').collect();
-    (fields[2].parse().unwrap(), fields[3].parse().unwrap())
-}
-
-fn set_open(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+async fn session(dovecot: &Dovecot) -> Session {
+    Session::open(&connect(dovecot), &credentials()).await.unwrap()
 }
 
 fn outgoing(body: &[u8], flags: Flags) -> Outgoing {
@@ -260,7 +82,7 @@ async fn equals_full(dovecot: &Dovecot, known: &Observation, delta: &Observation
         Listing::Changed { uids } => merged.retain(|uid, _| uids.contains(*uid)),
     }
     merged.extend(delta.messages.clone());
-    let full = dovecot.session().await.observe(&known.selected.raw, None, true).await.unwrap();
+    let full = session(dovecot).await.observe(&known.selected.raw, None, true).await.unwrap();
     assert_eq!((&full.listing, u64::from(full.exists)), (&Listing::Full, full.messages.len() as u64));
     let said = |o: &std::collections::BTreeMap<Uid, postkeep::model::RemoteMessage>| {
         o.iter().map(|(uid, m)| (*uid, m.flags.clone())).collect::<Vec<_>>()
@@ -271,7 +93,7 @@ async fn equals_full(dovecot: &Dovecot, known: &Observation, delta: &Observation
 
 /// Everything that changes a mailbox, then the comparison.
 async fn life(dovecot: &Dovecot, quirks: Quirks) -> Listing {
-    let connect = Connect { quirks, ..dovecot.connect() };
+    let connect = Connect { quirks, ..connect(dovecot) };
     let mut s = Session::open(&connect, &credentials()).await.unwrap();
     let name = MailboxName::from("Entwürfe & \"Co\" \\ 100%");
     let raw = s.raw_name(&name).unwrap();
@@ -299,6 +121,8 @@ async fn life(dovecot: &Dovecot, quirks: Quirks) -> Listing {
     let header = b"Subject: 3\r\nMessage-ID: <3@example.org>";
     assert_eq!(prints[3].fingerprint.header, Digest(sha2::Sha256::digest(header).into()));
     assert_eq!(prints[3].fingerprint.size, mail(3).len() as u64);
+    assert_eq!(s.fingerprints_from(uids[3]).await.unwrap(), prints[3..]);
+    assert_eq!(s.fingerprints_from(Uid::MAX).await.unwrap(), []);
     assert_eq!(s.sizes(&set(&uids)).await.unwrap()[&uids[3]], mail(3).len() as u64);
 
     let change =
@@ -315,6 +139,9 @@ async fn life(dovecot: &Dovecot, quirks: Quirks) -> Listing {
     }
 
     let trash = RawName::new(b"Trash");
+    let missing = s.move_to(&set(&uids[5..8]), &trash).await.unwrap_err();
+    assert!(matches!(&missing, Error::Refused { code, .. } if code == "TRYCREATE"), "{missing}");
+    s.create(&trash).await.unwrap();
     let moved = s.move_to(&set(&uids[5..8]), &trash).await.unwrap();
     assert_eq!(moved.iter().map(|(here, _)| *here).collect::<Vec<_>>(), &uids[5..8]);
     assert!(s.move_to(&set(&uids[5..6]), &trash).await.unwrap().is_empty());
@@ -325,7 +152,7 @@ async fn life(dovecot: &Dovecot, quirks: Quirks) -> Listing {
     assert_eq!(s.selected().unwrap().exists, 16);
 
     // Another client is at work too.
-    let mut other = dovecot.session().await;
+    let mut other = session(dovecot).await;
     other.select(&raw).await.unwrap();
     let late = other.append(&raw, vec![outgoing(&mail(99), Flags::new())]).await.unwrap();
     other.expunge(&set(&uids[15..17])).await.unwrap();
@@ -339,38 +166,54 @@ async fn life(dovecot: &Dovecot, quirks: Quirks) -> Listing {
     delta.listing
 }
 
-const NO_QRESYNC: &str = "IMAP4rev1 LITERAL- ENABLE ID IDLE CONDSTORE ESEARCH UIDPLUS MOVE UNSELECT NAMESPACE";
-const OUTLOOK: &str =
-    "IMAP4 IMAP4rev1 AUTH=PLAIN AUTH=XOAUTH2 SASL-IR UIDPLUS MOVE ID UNSELECT CHILDREN IDLE NAMESPACE LITERAL+";
-
 #[tokio::test]
 async fn a_life_with_qresync() {
-    let dovecot = Dovecot::start("", "/", "");
+    let dovecot = Dovecot::start(Profile::Full);
     assert!(matches!(life(&dovecot, Quirks::default()).await, Listing::Delta { .. }));
 }
 
 #[tokio::test]
 async fn a_life_with_condstore() {
-    let dovecot = Dovecot::start(NO_QRESYNC, "/", "");
+    let dovecot = Dovecot::start(Profile::NoQresync);
     assert!(matches!(life(&dovecot, Quirks::default()).await, Listing::Changed { .. }));
 }
 
 #[tokio::test]
 async fn a_life_with_neither() {
-    let dovecot = Dovecot::start(OUTLOOK, "/", "");
+    let dovecot = Dovecot::start(Profile::NoCondstore);
     assert_eq!(life(&dovecot, Quirks::outlook()).await, Listing::Full);
 }
 
 #[tokio::test]
-async fn a_life_without_move_and_literals() {
-    let dovecot = Dovecot::start("IMAP4rev1 UIDPLUS ID", "/", "");
-    assert_eq!(life(&dovecot, Quirks::default()).await, Listing::Full);
+async fn a_life_with_the_least_of_extensions() {
+    let dovecot = Dovecot::start(Profile::NoCondstore);
+    let ignore = ["LITERAL+", "MULTIAPPEND", "MOVE", "SASL-IR", "NAMESPACE", "ESEARCH", "LIST-STATUS", "LIST-EXTENDED"];
+    let quirks = Quirks { ignore: ignore.map(str::to_owned).into(), ..Quirks::default() };
+    assert_eq!(life(&dovecot, quirks).await, Listing::Full);
+}
+
+#[tokio::test]
+async fn without_uidplus_nothing_is_expunged() {
+    let dovecot = Dovecot::start(Profile::NoUidplus);
+    let (mut s, inbox, trash) = (session(&dovecot).await, RawName::new(b"INBOX"), RawName::new(b"Trash"));
+    s.create(&trash).await.unwrap();
+    s.append(&inbox, vec![outgoing(&mail(1), Flags::new()), outgoing(&mail(2), Flags::new())]).await.unwrap();
+    let there = s.observe(&inbox, None, false).await.unwrap();
+    let uids: Vec<Uid> = there.messages.keys().copied().collect();
+    assert!(matches!(s.expunge(&set(&uids[..1])).await, Err(Error::Unsupported(_))));
+    assert_eq!(s.move_to(&set(&uids[1..]), &trash).await.unwrap(), []);
+    let after = s.observe(&inbox, Some(&there.cursor), true).await.unwrap();
+    assert_eq!(
+        after.messages.values().map(|m| m.flags.to_string()).collect::<Vec<_>>(),
+        ["(\\Deleted)", "(\\Deleted)"]
+    );
+    assert_eq!(s.select(&trash).await.unwrap().exists, 1);
 }
 
 #[tokio::test]
 async fn mailboxes_with_odd_names_are_listed() {
-    let dovecot = Dovecot::start("", ".", "INBOX.");
-    let mut s = dovecot.session().await;
+    let dovecot = Dovecot::start(Options { separator: '.', prefix: "INBOX.", ..Options::from(Profile::Full) });
+    let mut s = session(&dovecot).await;
     let names = ["Lists/rust", "日本語/Entwürfe", "quote\"d", "back\\slash", " spaces ", "100% *", "&", "x~"];
     for name in names {
         let raw = s.raw_name(&MailboxName::from(name)).unwrap();
@@ -380,6 +223,7 @@ async fn mailboxes_with_odd_names_are_listed() {
     assert!(matches!(s.raw_name(&MailboxName::from("a.b")), Err(Error::Name { .. })));
     let slash = s.raw_name(&MailboxName::from("a%2Fb")).unwrap();
     assert!(matches!(s.create(&slash).await, Err(Error::Refused { code, .. }) if code == "CANNOT"));
+    s.create(&s.raw_name(&MailboxName::from("Trash")).unwrap()).await.unwrap();
     let lists = s.list().await.unwrap();
     assert_eq!(lists.unusable, []);
     for name in names {
@@ -404,16 +248,17 @@ async fn mailboxes_with_odd_names_are_listed() {
 
 #[tokio::test]
 async fn tls_checks_the_certificate_and_the_pin() {
-    let dovecot = Dovecot::start("", "/", "");
-    let ca_file = Some(dovecot.dir.path().join("cert.pem"));
+    let dovecot = Dovecot::start(Profile::Full);
+    let ca_file = Some(dovecot.ca_file());
     let connect = |host: &str, ca_file, pins| Connect {
         host: host.into(),
-        port: dovecot.tls_port,
+        port: dovecot.tls_port(),
         tls: Tls::Implicit { ca_file, pins },
-        ..dovecot.connect()
+        ..connect(&dovecot)
     };
     let shell = "openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | sha256sum";
-    let output = Command::new("sh").args(["-c", shell]).current_dir(dovecot.dir.path()).output().unwrap();
+    let output =
+        Command::new("sh").args(["-c", shell]).current_dir(dovecot.ca_file().parent().unwrap()).output().unwrap();
     let hex = String::from_utf8(output.stdout).unwrap();
     let mut pin = [0; 32];
     (0..32).for_each(|i| pin[i] = u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap());
@@ -421,11 +266,11 @@ async fn tls_checks_the_certificate_and_the_pin() {
     let mut s = Session::open(&connect("localhost", ca_file.clone(), vec![Digest(pin)]), &credentials()).await.unwrap();
     s.noop().await.unwrap();
     assert!(s.received() > 0 && s.sent() > 0);
-    // An unknown CA, another key, another host.
+    // An unknown CA, another key, another name for the same host.
     for bad in [
         connect("localhost", None, vec![]),
         connect("localhost", ca_file.clone(), vec![Digest([1; 32])]),
-        connect("127.0.0.1", ca_file, vec![]),
+        connect("127.1", ca_file, vec![]),
     ] {
         let error = Session::open(&bad, &credentials()).await.unwrap_err();
         assert!(matches!(&error, Error::Certificate { .. }), "{error}");
@@ -434,16 +279,16 @@ async fn tls_checks_the_certificate_and_the_pin() {
 
 #[tokio::test]
 async fn a_wrong_password_is_a_refused_sign_in() {
-    let dovecot = Dovecot::start("", "/", "");
+    let dovecot = Dovecot::start(Profile::Full);
     let wrong = Credentials::Password { username: "user".into(), password: Secret::new("\"\\wrong\u{e9}".into()) };
-    let error = Session::open(&dovecot.connect(), &wrong).await.unwrap_err();
+    let error = Session::open(&connect(&dovecot), &wrong).await.unwrap_err();
     assert!(matches!(error, Error::SignIn { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn idle_ends_when_something_changes_or_is_asked_to() {
-    let dovecot = Dovecot::start("", "/", "");
-    let (mut s, mut other) = (dovecot.session().await, dovecot.session().await);
+    let dovecot = Dovecot::start(Profile::Full);
+    let (mut s, mut other) = (session(&dovecot).await, session(&dovecot).await);
     let inbox = RawName::new(b"INBOX");
     s.select(&inbox).await.unwrap();
     let minute = Duration::from_secs(60);
@@ -459,8 +304,8 @@ async fn idle_ends_when_something_changes_or_is_asked_to() {
 
 #[tokio::test]
 async fn a_large_message_goes_both_ways_through_files() {
-    let dovecot = Dovecot::start("", "/", "");
-    let mut s = dovecot.session().await;
+    let dovecot = Dovecot::start(Profile::Full);
+    let mut s = session(&dovecot).await;
     let inbox = RawName::new(b"INBOX");
     s.select(&inbox).await.unwrap();
     let mut large = mail(1);
@@ -477,7 +322,7 @@ async fn a_large_message_goes_both_ways_through_files() {
     }
     assert!(s.received() - before > large.len() as u64);
 
-    let small = Connect { max_literal: 1 << 20, ..dovecot.connect() };
+    let small = Connect { max_literal: 1 << 20, ..connect(&dovecot) };
     let mut s = Session::open(&small, &credentials()).await.unwrap();
     s.select(&inbox).await.unwrap();
     assert!(s.sizes(&set(&[uid])).await.unwrap()[&uid] > small.max_literal);

@@ -5,6 +5,7 @@
 
 mod account;
 mod cli;
+mod crash;
 mod dovecot;
 mod imap_dovecot;
 mod mirror;
@@ -14,4 +15,5 @@ mod mirror_flags;
 mod mirror_mailboxes;
 mod mirror_moves;
 mod proxy;
+mod random;
 mod reader;

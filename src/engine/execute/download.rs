@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::Site;
+use super::{Site, entry};
 use crate::db::{Db, Entry, NewLink};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
-use crate::engine::op::{Op, Planned};
+use crate::engine::op::{Op, Planned, Why};
 use crate::engine::pass::Meter;
 use crate::imap::{self, Body, Fetched, Session};
 use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name};
-use crate::model::{ContentKey, Flags, Link, LinkId, LinkState, MailboxId, SkipReason, Uid, UidSet, UniqueName};
+use crate::model::{
+    ContentKey, Flags, Link, LinkId, LinkState, MailboxId, MailboxName, SkipReason, Uid, UidSet, UniqueName,
+};
 
 /// A batch is made durable when it has this many messages, …
 const BATCH_MESSAGES: usize = 256;
@@ -30,7 +33,7 @@ const QUEUE: usize = 16;
 struct Wanted {
     link: Option<LinkId>,
     name: Option<UniqueName>,
-    entry: Entry,
+    why: Why,
 }
 
 /// Carries out `Download`.
@@ -41,10 +44,9 @@ pub(super) async fn download(
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
     let mut wanted: BTreeMap<Uid, Wanted> = BTreeMap::new();
-    for planned in ops {
-        let entry = site.entry(&planned, None);
-        if let Op::Download { link, uid, name, .. } = planned.op {
-            wanted.insert(uid, Wanted { link, name, entry });
+    for Planned { op, why } in ops {
+        if let Op::Download { link, uid, name, .. } = op {
+            wanted.insert(uid, Wanted { link, name, why });
         }
     }
     if wanted.is_empty() {
@@ -52,17 +54,15 @@ pub(super) async fn download(
     }
     let uids: UidSet = wanted.keys().copied().collect();
     let (sender, receiver) = mpsc::channel(QUEUE);
-    let writer = Writer {
+    let finisher = Finisher {
         db: site.pass.db.clone(),
-        maildir: Arc::clone(&site.maildir),
         mailbox: site.mailbox.id,
-        line_endings: site.pass.line_endings(),
-        wanted,
+        name: site.mailbox.name.clone(),
         meter: site.pass.meter(&site.mailbox.name),
         unfinished: Vec::new(),
-        empty: Vec::new(),
     };
-    let writer = tokio::task::spawn_blocking(move || writer.run(receiver));
+    let (maildir, line_endings) = (Arc::clone(&site.maildir), site.pass.line_endings());
+    let writer = tokio::task::spawn_blocking(move || deliver(&maildir, line_endings, wanted, receiver, finisher));
     let fetched = session.bodies(&uids, sender).await;
     let end = writer.await?;
     // The disk's reason first: a writer that gave up is why nobody took what was fetched.
@@ -123,20 +123,6 @@ async fn skip_too_large(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<
     write.await
 }
 
-/// Takes fetched messages to the disk, on a thread of its own.
-struct Writer {
-    db: Db,
-    maildir: Arc<Maildir>,
-    mailbox: MailboxId,
-    line_endings: LineEndings,
-    wanted: BTreeMap<Uid, Wanted>,
-    meter: Meter,
-    /// Delivered, but not yet written down as such.
-    unfinished: Vec<(Link, Entry)>,
-    /// The server gave no content for these.
-    empty: Vec<(Uid, Wanted)>,
-}
-
 /// A message in a batch.
 struct Arrived {
     uid: Uid,
@@ -145,63 +131,92 @@ struct Arrived {
     content: ContentKey,
     internal_date: i64,
     inode: u64,
-    link: Option<LinkId>,
-    entry: Entry,
+    wanted: Wanted,
 }
 
-impl Writer {
-    /// Returns what was wanted and did not come.
-    fn run(mut self, mut messages: mpsc::Receiver<Fetched>) -> Result<BTreeMap<Uid, Wanted>, Error> {
-        let maildir = Arc::clone(&self.maildir);
-        let mut delivery = Delivery::new(&maildir, self.line_endings)?;
-        let (mut batch, mut bytes, mut begun) = (Vec::new(), 0, Instant::now());
-        while let Some(fetched) = messages.blocking_recv() {
-            let Some(wanted) = self.wanted.remove(&fetched.uid) else { continue };
-            if batch.is_empty() {
-                begun = Instant::now();
-            }
-            match self.write(&mut delivery, fetched, wanted)? {
-                Some(arrived) => {
-                    bytes += arrived.content.fingerprint.size;
-                    batch.push(arrived);
+/// Takes fetched messages to the disk: this thread writes them, another one makes batch after batch durable. Returns what
+/// was wanted and did not come. Blocks.
+fn deliver(
+    maildir: &Maildir,
+    line_endings: LineEndings,
+    mut wanted: BTreeMap<Uid, Wanted>,
+    mut messages: mpsc::Receiver<Fetched>,
+    finisher: Finisher,
+) -> Result<BTreeMap<Uid, Wanted>, Error> {
+    std::thread::scope(|scope| {
+        let (batches, written) = sync_channel::<(Delivery<'_>, Vec<Arrived>)>(1);
+        let finisher = scope.spawn(move || finisher.run(written));
+        let mut empty = Vec::new();
+        let mut write = || {
+            let (mut delivery, mut batch) = (Delivery::new(maildir, line_endings)?, Vec::new());
+            let (mut bytes, mut begun) = (0, Instant::now());
+            while let Some(fetched) = messages.blocking_recv() {
+                let Some(want) = wanted.remove(&fetched.uid) else { continue };
+                if batch.is_empty() {
+                    begun = Instant::now();
                 }
-                None => continue,
+                if matches!(fetched.body, Body::Nothing) {
+                    empty.push((fetched.uid, want));
+                    continue;
+                }
+                let arrived = write(&mut delivery, fetched, want)?;
+                bytes += arrived.content.fingerprint.size;
+                batch.push(arrived);
+                if batch.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES || begun.elapsed() >= BATCH_AGE {
+                    let next = Delivery::new(maildir, line_endings)?;
+                    let full = (std::mem::replace(&mut delivery, next), std::mem::take(&mut batch));
+                    if batches.send(full).is_err() {
+                        return Ok(()); // the other thread gave up, and says why
+                    }
+                    bytes = 0;
+                }
             }
-            if batch.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES || begun.elapsed() >= BATCH_AGE {
-                let full = std::mem::replace(&mut delivery, Delivery::new(&maildir, self.line_endings)?);
-                self.finish(full, std::mem::take(&mut batch))?;
-                bytes = 0;
-            }
-        }
-        self.finish(delivery, batch)?;
-        self.commit(Vec::new())?;
-        self.wanted.extend(self.empty);
-        Ok(self.wanted)
-    }
+            // A send that fails is the other thread's failure, too.
+            let _ = batches.send((delivery, batch));
+            Ok(())
+        };
+        let written: Result<(), Error> = write();
+        drop(batches);
+        let finished = finisher.join().map_err(|_| Error::Worker("the delivery of messages".to_owned()))?;
+        finished.and(written)?;
+        wanted.extend(empty);
+        Ok(wanted)
+    })
+}
 
-    fn write(
-        &mut self,
-        delivery: &mut Delivery<'_>,
-        fetched: Fetched,
-        wanted: Wanted,
-    ) -> Result<Option<Arrived>, Error> {
-        let Fetched { uid, flags, internal_date, body } = fetched;
-        let source = match &body {
-            Body::Memory(bytes) => Source::Memory(bytes),
-            Body::File(file, _) => Source::File(file),
-            Body::Nothing => {
-                self.empty.push((uid, wanted));
-                return Ok(None);
-            }
-        };
-        let Wanted { link, name, entry } = wanted;
-        let name = match name {
-            Some(name) => name,
-            None => unique_name()?,
-        };
-        let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
-        let written = delivery.write(incoming)?;
-        Ok(Some(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, link, entry }))
+fn write(delivery: &mut Delivery<'_>, fetched: Fetched, wanted: Wanted) -> Result<Arrived, Error> {
+    let Fetched { uid, flags, internal_date, body } = fetched;
+    let source = match &body {
+        Body::Memory(bytes) => Source::Memory(bytes),
+        Body::File(file, _) => Source::File(file),
+        Body::Nothing => Source::Memory(b""),
+    };
+    let name = match &wanted.name {
+        Some(name) => name.clone(),
+        None => unique_name()?,
+    };
+    let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
+    let written = delivery.write(incoming)?;
+    Ok(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, wanted })
+}
+
+/// Makes written batches durable, and writes them down.
+struct Finisher {
+    db: Db,
+    mailbox: MailboxId,
+    name: MailboxName,
+    meter: Meter,
+    /// Delivered, but not yet written down as such.
+    unfinished: Vec<(Link, Entry)>,
+}
+
+impl Finisher {
+    fn run(mut self, batches: Receiver<(Delivery<'_>, Vec<Arrived>)>) -> Result<(), Error> {
+        for (delivery, batch) in batches {
+            self.finish(delivery, batch)?;
+        }
+        self.commit(Vec::new())?;
+        Ok(())
     }
 
     /// Intent, effect, and, with the next batch's intent, done.
@@ -213,7 +228,7 @@ impl Writer {
             .iter()
             .map(|a| {
                 let state = LinkState::Downloading { uid: a.uid, name: a.name.clone(), flags: a.flags.clone() };
-                (a.link, NewLink { state, content: None, internal_date: None, inode: None })
+                (a.wanted.link, NewLink { state, content: None, internal_date: None, inode: None })
             })
             .collect();
         let ids = self.commit(intents)?;
@@ -229,7 +244,10 @@ impl Writer {
             if taken.contains(&arrived.name) {
                 continue;
             }
-            let Arrived { uid, name, flags, content, internal_date, inode, entry, .. } = arrived;
+            let Arrived { uid, name, flags, content, internal_date, inode, wanted } = arrived;
+            let Wanted { link, name: kept, why } = wanted;
+            let op = Op::Download { link, uid, name: kept, flags: flags.clone() };
+            let entry = entry(&self.name, &Planned { op, why }, None);
             let state = LinkState::Synced { uid, name, flags };
             let link =
                 Link { id, state, content: Some(content), internal_date: Some(internal_date), inode: Some(inode) };
@@ -247,7 +265,7 @@ impl Writer {
         let mailbox = self.mailbox;
         Ok(self.db.commit_now(move |tx| {
             for (link, entry) in &done {
-                tx.set_link(link)?;
+                tx.complete_link(link)?;
                 tx.journal(entry)?;
             }
             let mut ids = Vec::with_capacity(intents.len());

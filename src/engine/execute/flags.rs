@@ -9,7 +9,7 @@ use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
 use crate::imap::Session;
 use crate::maildir::{FlagJob, Located};
-use crate::model::{FlagChange, Flags, Link, LinkState, Uid, UidSet};
+use crate::model::{FlagChange, Flags, UidSet};
 
 /// How many messages one commit is about.
 const BATCH: usize = 2000;
@@ -61,7 +61,7 @@ async fn finish(site: &Site<'_>, batch: &[Planned], outcome: &mut Outcome) -> Re
 
     let mut writes = Vec::new();
     for planned in batch {
-        let Op::MergeFlags { link, uid, name, local, agreed, .. } = &planned.op else { continue };
+        let Op::MergeFlags { link, name, local, agreed, .. } = &planned.op else { continue };
         let agreed = match changed.get(name) {
             None => agreed.clone(),
             Some(Ok(located)) => without_refused(agreed, local, located),
@@ -71,16 +71,14 @@ async fn finish(site: &Site<'_>, batch: &[Planned], outcome: &mut Outcome) -> Re
                 continue;
             }
         };
-        if let Some(link) = site.base.get(link) {
-            outcome.merged.insert(link.id);
-            writes.push((with_flags(link, *uid, agreed), site.entry(planned, None)));
-        }
+        outcome.merged.insert(*link);
+        writes.push((*link, agreed, site.entry(planned, None)));
     }
     let here = changed.values().filter(|result| result.is_ok()).count() as u64;
     site.pass.tally(&site.mailbox.name, |t| t.flags_local += here);
     let write = site.pass.commit(move |tx| {
-        for (link, entry) in &writes {
-            tx.set_link(link)?;
+        for (link, agreed, entry) in &writes {
+            tx.set_flags(*link, agreed)?;
             tx.journal(entry)?;
         }
         Ok(())
@@ -91,12 +89,4 @@ async fn finish(site: &Site<'_>, batch: &[Planned], outcome: &mut Outcome) -> Re
 /// Returns what is agreed when a keyword got no letter: the base must not claim what the file does not say.
 fn without_refused(agreed: &Flags, local: &FlagChange, located: &Located) -> Flags {
     agreed.difference(&local.add.difference(&located.flags))
-}
-
-fn with_flags(link: &Link, uid: Uid, flags: Flags) -> Link {
-    let state = match &link.state {
-        LinkState::Synced { name, .. } => LinkState::Synced { uid, name: name.clone(), flags },
-        other => other.clone(),
-    };
-    Link { state, ..link.clone() }
 }

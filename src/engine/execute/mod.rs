@@ -14,12 +14,12 @@ use std::sync::Arc;
 use super::cycle::{Examined, Outcome};
 use super::observe::raw_name;
 use super::op::{Op, Planned};
-use super::pass::Pass;
+use super::pass::{Pass, now_ms};
 use super::{Error, flags::Mask};
 use crate::db::{Entry, Mailbox};
 use crate::imap::{RawName, Session};
 use crate::maildir::{FileRef, Maildir, Scan};
-use crate::model::{Link, LinkId, MailboxName, UniqueName};
+use crate::model::{Link, LinkId, MailboxName, Side, UniqueName};
 
 /// Where mails that are to be thrown away go on the server.
 #[derive(Clone, Debug)]
@@ -77,14 +77,7 @@ impl<'a> Site<'a> {
 
     /// Returns a journal entry about an op.
     fn entry(&self, planned: &Planned, kept: Option<String>) -> Entry {
-        Entry {
-            at: self.pass.now_ms(),
-            mailbox: self.mailbox.name.clone(),
-            op: planned.op.to_string(),
-            cause: planned.why.text().to_owned(),
-            kind: planned.op.kind().to_owned(),
-            kept,
-        }
+        entry(&self.mailbox.name, planned, kept)
     }
 
     /// Makes sure that the session is in this mailbox, and that it is the one that the plan was made for.
@@ -101,16 +94,30 @@ impl<'a> Site<'a> {
     }
 }
 
+/// Returns a journal entry about an op that was carried out just now; `kept` is where a removed message is.
+fn entry(mailbox: &MailboxName, planned: &Planned, kept: Option<String>) -> Entry {
+    Entry {
+        at: now_ms(),
+        mailbox: mailbox.clone(),
+        op: planned.op.to_string(),
+        cause: planned.why.text().to_owned(),
+        kind: planned.op.kind().to_owned(),
+        kept,
+    }
+}
+
 /// Carries out everything but removals.
-pub(super) async fn add(site: &Site<'_>, plan: &[Planned], outcome: &mut Outcome) -> Result<(), Error> {
-    let pick = |wanted: fn(&Op) -> bool| plan.iter().filter(|p| wanted(&p.op)).cloned().collect::<Vec<_>>();
+pub(super) async fn add(site: &Site<'_>, mut plan: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
+    let mut take = |wanted: fn(&Op) -> bool| plan.extract_if(.., |p| wanted(&p.op)).collect::<Vec<_>>();
     let bookkeeping =
-        pick(|op| matches!(op, Op::Adopt { .. } | Op::Forget { .. } | Op::Supersede { .. } | Op::Keep { .. }));
-    let merges = pick(|op| matches!(op, Op::MergeFlags { .. }));
-    let moves = pick(|op| matches!(op, Op::Move { .. }));
-    let follows = pick(|op| matches!(op, Op::Follow { .. }));
-    let uploads = pick(|op| matches!(op, Op::Upload { .. }));
-    let downloads = pick(|op| matches!(op, Op::Download { .. }));
+        take(|op| matches!(op, Op::Adopt { .. } | Op::Forget { .. } | Op::Supersede { .. } | Op::Keep { .. }));
+    let merges = take(|op| matches!(op, Op::MergeFlags { .. }));
+    let moves = take(|op| matches!(op, Op::Move { .. }));
+    let follows = take(|op| matches!(op, Op::Follow { .. }));
+    let uploads = take(|op| matches!(op, Op::Upload { .. }));
+    // In place: these are the ones that there may be very many of. Only `remove` carries out what removes.
+    plan.retain(|p| matches!(p.op, Op::Download { .. }));
+    let downloads = plan;
 
     base::write_down(site, bookkeeping, outcome).await?;
     relocate::follow(site, follows, outcome).await?;
@@ -133,13 +140,13 @@ pub(super) async fn add(site: &Site<'_>, plan: &[Planned], outcome: &mut Outcome
 /// Carries out removals. The only way by which anything is removed on either side.
 pub(super) async fn remove(
     site: &Site<'_>,
-    removals: &[Planned],
+    removals: Vec<Planned>,
     trash: Option<&Trash>,
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
-    let pick = |wanted: fn(&Op) -> bool| removals.iter().filter(|p| wanted(&p.op)).cloned().collect::<Vec<_>>();
-    remove::remove_here(site, pick(|op| matches!(op, Op::Remove { .. })), outcome).await?;
-    let expunges = pick(|op| matches!(op, Op::Expunge { .. }));
+    let (here, there): (Vec<_>, Vec<_>) = removals.into_iter().partition(|p| p.op.removes() == Some(Side::Local));
+    remove::remove_here(site, here, outcome).await?;
+    let expunges: Vec<_> = there.into_iter().filter(|p| p.op.removes() == Some(Side::Remote)).collect();
     if expunges.is_empty() {
         return Ok(());
     }

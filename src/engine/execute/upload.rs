@@ -20,8 +20,8 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// A message up to this size is read once and kept for the moment between its intent and its way out.
 const IN_MEMORY: u64 = 1 << 20;
 
-/// A file written to within this time may still be growing.
-const QUIET: Duration = Duration::from_secs(2);
+/// A file that was written to within this time, and not renamed since, may still be growing.
+const QUIET: Duration = Duration::from_millis(500);
 
 /// A file that can go out.
 struct Ready {
@@ -170,12 +170,7 @@ async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready]) -> Result<V
 }
 
 /// Sends a batch. A definite no to several at once is asked again for each of them; a no to one is its own matter.
-async fn append(
-    site: &Site<'_>,
-    session: &mut Session,
-    batch: Vec<Ready>,
-    ids: Vec<LinkId>,
-) -> Result<(), Error> {
+async fn append(site: &Site<'_>, session: &mut Session, batch: Vec<Ready>, ids: Vec<LinkId>) -> Result<(), Error> {
     let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![batch.into_iter().zip(ids).collect()];
     while let Some(group) = groups.pop() {
         let outgoing = group.iter().map(|(ready, _)| outgoing(site, ready)).collect::<Result<Vec<_>, Error>>()?;
