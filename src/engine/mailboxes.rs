@@ -68,7 +68,7 @@ pub(super) async fn prepare(
         match round.carry_out(step, &rows).await {
             Ok(()) => {}
             Err(error) if error.is_for_account() || error.is_worth_a_retry() => return Err(error),
-            Err(error) => pass.failed_mailbox(&name, &error),
+            Err(error) => pass.failed_mailbox(&name, &error).await,
         }
     }
     Ok(round.out)
@@ -458,6 +458,9 @@ pub(super) async fn bury(pass: &Pass<'_>, examined: Examined) -> Result<bool, Er
     }
     pass.db.commit(move |tx| delete(tx, id)).await?;
     tracing::info!(mailbox = %name, left, "a mailbox that is gone from the server was ended");
+    if left > 0 {
+        pass.touch(&name);
+    }
     Ok(left == 0)
 }
 

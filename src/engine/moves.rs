@@ -103,7 +103,9 @@ pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
         content_expunged,
         |part, op| {
             let Op::Upload { name, .. } = op else { return None };
-            Some(part.files.get(name)?.digest)
+            // What is kept in its place did not come from another.
+            let came = content_removed(part, op).is_none();
+            part.files.get(name).filter(|_| came).map(|content| content.digest)
         },
         |link| link.content.map(|c| c.digest),
         move_there,

@@ -406,7 +406,7 @@ impl Pass<'_> {
                 Ok(None) => self.set_state(&name, MailboxState::Unchanged),
                 Err(error) => {
                     broke |= error.is_worth_a_retry();
-                    self.failed(&name, error, &mut left)?;
+                    self.failed(&name, error, &mut left).await?;
                 }
             }
         }
@@ -438,7 +438,7 @@ impl Pass<'_> {
         while let Some((mut work, result)) = adds.next().await {
             if let Err(error) = result {
                 work.outcome.failed = true;
-                self.failed(&work.examined.mailbox.name, error, &mut left)?;
+                self.failed(&work.examined.mailbox.name, error, &mut left).await?;
             }
             works.push(work);
         }
@@ -455,7 +455,7 @@ impl Pass<'_> {
             let name = work.examined.mailbox.name.clone();
             if let Err(error) = result {
                 work.outcome.failed = true;
-                self.failed(&name, error, &mut left)?;
+                self.failed(&name, error, &mut left).await?;
             }
             waiting |= work.examined.waiting;
             if self.settle(work, &mut left).await? == MailboxState::InSync {
@@ -504,7 +504,8 @@ impl Pass<'_> {
     }
 
     /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
-    fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
+    async fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
+        self.write_down_failure(mailbox, &error).await;
         if error.is_for_account() {
             return Err(error);
         }
@@ -514,6 +515,22 @@ impl Pass<'_> {
         self.problem(mailbox, error.to_string());
         self.set_state(mailbox, MailboxState::Failed);
         Ok(())
+    }
+
+    /// Keeps the failure of a mailbox for `status`, until a pass has looked at it again.
+    async fn write_down_failure(&self, mailbox: &MailboxName, error: &Error) {
+        if self.options.dry_run {
+            return;
+        }
+        let (name, text) = (mailbox.clone(), error.to_string());
+        let write = self.db.commit(move |tx| match tx.mailboxes()?.into_iter().find(|row| row.name == name) {
+            // Looked at whatever the numbers say: else nothing would take the words back.
+            Some(row) => tx.update_mailbox(&db::Mailbox { problem: Some(text), must_scan: true, ..row }),
+            None => Ok(()),
+        });
+        if let Err(error) = write.await {
+            tracing::warn!(account = self.account.name, %mailbox, %error, "could not keep a failure for status");
+        }
     }
 
     /// Recognises moves over all mailboxes, in both directions.
@@ -685,7 +702,8 @@ impl Pass<'_> {
     }
 
     /// Notes that a mailbox could not be taken up at all.
-    pub(super) fn failed_mailbox(&self, mailbox: &MailboxName, error: &Error) {
+    pub(super) async fn failed_mailbox(&self, mailbox: &MailboxName, error: &Error) {
+        self.write_down_failure(mailbox, error).await;
         self.problem(mailbox, error.to_string());
         self.set_state(mailbox, MailboxState::Failed);
     }
