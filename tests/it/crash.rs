@@ -281,9 +281,6 @@ fn resume(account: &Account) {
     let mut last = None;
     for _ in 0..4 {
         let output = run(account, None);
-        if std::env::var_os("X").is_some() {
-            eprintln!("resume {}", shown(&output));
-        }
         if output.status.code() == Some(0) {
             return;
         }
@@ -414,9 +411,6 @@ fn crash_at(prepared: &Prepared<'_>, expected: &Expected, step: u64) {
     if random.one_in(2) {
         let step = 1 + random.below(expected.steps / 2);
         let again = run(&account, Some(step));
-        if std::env::var_os("X").is_some() {
-            eprintln!("again {step} {}", shown(&again));
-        }
     }
     resume(&account);
     assert_end(&account, &host, Some(expected));
@@ -452,10 +446,7 @@ pub fn may_be_slow() -> bool {
 fn killed_at_each_step_on_a_simulated_server() {
     let prepared = prepare(Host::Sim(Server::spawn(postkeep_sim::Profile::Full).unwrap()));
     let expected = undisturbed(&prepared);
-    let steps: Vec<u64> = match std::env::var("X") {
-        Ok(x) => vec![x.parse().unwrap(); 12],
-        _ => (1..=expected.steps).collect(),
-    };
+    let steps: Vec<u64> = (1..=expected.steps).collect();
     sweep(&prepared, &expected, &steps);
 }
 
