@@ -536,6 +536,28 @@ fn judge(ledger: &Ledger, end: &BTreeMap<String, Vec<Mail>>) -> Vec<String> {
 }
 
 #[test]
+fn a_file_moved_while_a_pass_looks_at_mailboxes_is_moved() {
+    // The pass looks at A, B, INBOX and Trash at the same time, and asks for A with the second or third SELECT.
+    for (nth, from, to) in [(1, "A", "B"), (2, "A", "B"), (3, "A", "B"), (4, "A", "B"), (1, "B", "A"), (3, "B", "A")] {
+        let history = History::begin(0);
+        history.server.state().append(from, body("m1").replace('\n', "\r\n").as_bytes(), &["\\Flagged"], 7);
+        assert_eq!(history.pass(&["sync"], None), 0);
+        let moved = Arc::clone(&history.account);
+        history.server.on_command("SELECT", nth, move |_| {
+            let file = moved.files(from).remove(0);
+            moved.move_to(&file, to);
+        });
+        (0..2).for_each(|_| assert_eq!(history.pass(&["sync", "--full"], None), 0));
+        assert_eq!(history.server.fired(), ["SELECT run"]);
+        let state = history.server.state();
+        let count = |name: &str| state.mailbox(name).messages.len();
+        assert_eq!((count(from), count(to), count("Trash")), (0, 1, 0), "{nth} {from}");
+        drop(state);
+        assert_settled(&history.account, Remote::Sim(&history.server));
+    }
+}
+
+#[test]
 fn random_histories_end_well() {
     let kept = KEPT.lines().filter_map(|line| line.split('#').next()?.trim().parse().ok());
     let count = if may_be_slow() { 3000 } else { 180 };
