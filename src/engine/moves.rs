@@ -24,11 +24,16 @@ pub struct Part {
     pub postponed: bool,
 }
 
-/// Tells whether an op is about something that went from a place, or came to one, and so may have moved.
+/// Tells whether an op is about something that went from a place, or came to one, and so may have moved. What came on
+/// the server counts only where a mailbox of it could not be looked at (`blind`), for it may have gone from there.
 #[must_use]
-pub fn may_be_half(planned: &Planned) -> bool {
+pub fn may_be_half(planned: &Planned, blind: bool) -> bool {
     let again = matches!(planned.why, Why::ChangedHere | Why::ChangedOnServer);
-    again || planned.op.removes().is_some() || matches!(planned.op, Op::Upload { link: None, .. })
+    match &planned.op {
+        Op::Upload { link: None, .. } => true,
+        Op::Download { link: None, .. } => blind,
+        op => again || op.removes().is_some(),
+    }
 }
 
 /// Tells whether any file that is to be uploaded could be one whose message is without its file, or may be so soon.

@@ -478,7 +478,8 @@ impl Pass<'_> {
         broke: bool,
         left: &mut BTreeSet<MailboxName>,
     ) -> Result<bool, Error> {
-        let planned = |one: &Examined| one.part.plan.iter().any(moves::may_be_half);
+        let is_half = |planned: &Planned| moves::may_be_half(planned, broke);
+        let planned = |one: &Examined| one.part.plan.iter().any(is_half);
         if self.options.dry_run || self.hesitations.get() == HESITATIONS || !examined.iter().any(planned) {
             return Ok(false);
         }
@@ -499,7 +500,7 @@ impl Pass<'_> {
         left.extend(changed);
         for one in examined {
             let count = one.part.plan.len();
-            one.part.plan.retain(|planned| !moves::may_be_half(planned));
+            one.part.plan.retain(|planned| !is_half(planned));
             one.part.postponed |= one.part.plan.len() < count;
         }
         Ok(true)
