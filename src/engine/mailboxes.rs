@@ -68,7 +68,7 @@ pub(super) async fn prepare(
         match round.carry_out(step, &rows).await {
             Ok(()) => {}
             Err(error) if error.is_for_account() || error.is_worth_a_retry() => return Err(error),
-            Err(error) => pass.failed_mailbox(&name, &error),
+            Err(error) => pass.failed_mailbox(&name, &error).await,
         }
     }
     Ok(round.out)

@@ -24,7 +24,14 @@ pub struct Part {
     pub postponed: bool,
 }
 
-/// Tells whether any file that is to be uploaded could be one whose message is to be expunged.
+/// Tells whether an op is about something that went from a place, or came to one, and so may have moved.
+#[must_use]
+pub fn may_be_half(planned: &Planned) -> bool {
+    let again = matches!(planned.why, Why::ChangedHere | Why::ChangedOnServer);
+    again || planned.op.removes().is_some() || matches!(planned.op, Op::Upload { link: None, .. })
+}
+
+/// Tells whether any file that is to be uploaded could be one whose message is without its file.
 #[must_use]
 pub fn may_have_moved_here<'a>(plans: impl Iterator<Item = &'a [Planned]>) -> bool {
     let (mut gone, mut came) = (false, false);
@@ -35,7 +42,7 @@ pub fn may_have_moved_here<'a>(plans: impl Iterator<Item = &'a [Planned]>) -> bo
     gone && came
 }
 
-/// Returns the sizes of the messages whose files are to be removed: only a message of such a size can be one of them.
+/// Returns the sizes of the messages that are without, whose files are here: only a message of such a size can be one of them.
 #[must_use]
 pub fn sizes_removed_here<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<u64> {
     let mut sizes: Vec<u64> = parts
@@ -47,36 +54,37 @@ pub fn sizes_removed_here<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<u64>
     sizes
 }
 
-/// Returns the content of a message that is gone from the server, whether its file is to be removed or is kept since it
-/// was changed here: a move is no deletion, so there is nothing to overrule.
+/// Returns the content of a file whose message is gone: it is to be removed, or uploaded again for what was changed
+/// here meanwhile.
 fn content_removed(part: &Part, op: &Op) -> Option<ContentKey> {
     match op {
-        Op::Remove { link, .. } | Op::Upload { link: Some(link), .. } => synced_content(part, *link),
+        Op::Remove { link, .. } | Op::Upload { link: Some(link), .. } => content_synced(part, *link),
         _ => None,
     }
 }
 
-/// Returns the content of a message whose file is gone, likewise.
+/// Returns the content of a message whose file is gone: it is to be expunged, or downloaded again for what was changed
+/// there meanwhile.
 fn content_expunged(part: &Part, op: &Op) -> Option<ContentKey> {
     match op {
-        Op::Expunge { link, .. } | Op::Download { link: Some(link), .. } => synced_content(part, *link),
+        Op::Expunge { link, .. } | Op::Download { link: Some(link), .. } => content_synced(part, *link),
         _ => None,
     }
 }
 
-/// Returns the content of what both sides had; none of what is half transferred, which has not left anywhere.
-fn synced_content(part: &Part, link: LinkId) -> Option<ContentKey> {
-    let link = part.base.get(&link)?;
-    matches!(link.state, LinkState::Synced { .. }).then_some(link.content)?
+fn content_synced(part: &Part, link: LinkId) -> Option<ContentKey> {
+    let link = part.base.get(&link).filter(|link| matches!(link.state, LinkState::Synced { .. }))?;
+    link.content
 }
 
 /// Rewrites the plans: `Expunge` here with `Upload` there becomes `Move`, `Remove` here with `Download` there becomes
-/// `Follow`, where the content proves it. In one mailbox both become `Adopt`: only a number or a name changed.
+/// `Follow`, where the content proves it. So it is if the other side changed the flags meanwhile, and the message would
+/// have been kept: they go along, and are merged where it goes. In one mailbox both become `Adopt`: only a number or a name changed.
 ///
 /// A file's content is its digest. A message's is its fingerprint together with its INTERNALDATE, which a move keeps; a
 /// fingerprint that stands for different contents proves nothing.
 ///
-/// An `Expunge` of what an interrupted upload may still bring to another place is left out: it is half of a move, and
+/// What an interrupted upload may still have brought to another place is not expunged yet: it is half of a move, and
 /// only the answer to that upload can tell what the other half is.
 pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
     postpone(parts);
@@ -190,13 +198,8 @@ fn clear_fingerprints(
 }
 
 fn move_there(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Option<Planned> {
-    let (
-        Op::Expunge { link, uid, .. } | Op::Download { link: Some(link), uid, .. },
-        Op::Upload { link: into, name, flags },
-    ) = (leaving, arriving)
-    else {
-        return None;
-    };
+    let (Op::Expunge { link, uid, .. } | Op::Download { link: Some(link), uid, .. }) = leaving else { return None };
+    let Op::Upload { link: into, name, flags } = arriving else { return None };
     let (link, uid, name) = (*link, *uid, name.clone());
     let op = match (same, into) {
         (true, None) => Op::Adopt { link, uid, name },
@@ -207,13 +210,8 @@ fn move_there(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Opti
 }
 
 fn follow_here(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Option<Planned> {
-    let (
-        Op::Remove { link, name, .. } | Op::Upload { link: Some(link), name, .. },
-        Op::Download { uid, flags, .. },
-    ) = (leaving, arriving)
-    else {
-        return None;
-    };
+    let (Op::Remove { link, name, .. } | Op::Upload { link: Some(link), name, .. }) = leaving else { return None };
+    let Op::Download { uid, flags, .. } = arriving else { return None };
     let (link, uid, name) = (*link, *uid, name.clone());
     let op = if same {
         Op::Adopt { link, uid, name }
@@ -311,6 +309,22 @@ mod tests {
         leaves_there(&mut a, 1, "old");
         comes_there(&mut b, 3, content(1, 1), 5);
         assert_eq!(result(a, b), "A: follow old to B uid 3: moved on the server\n");
+    }
+
+    #[test]
+    fn flags_changed_on_the_other_side_do_not_stop_a_move() {
+        let (mut a, mut b) = (part("A"), part("B"));
+        known(&mut a, 1, 7, "old", content(1, 1), 5);
+        known(&mut a, 2, 8, "old2", content(2, 2), 5);
+        let flags = Flags::from_parts(0, crate::model::Keyword::new("Work"));
+        let op = Op::Upload { link: Some(LinkId(1)), name: name("old"), flags: flags.clone() };
+        a.plan.push(Planned { op, why: Why::ChangedHere });
+        let op = Op::Download { link: Some(LinkId(2)), uid: uid(8), name: None, flags };
+        a.plan.push(Planned { op, why: Why::ChangedOnServer });
+        comes_there(&mut b, 3, content(1, 1), 5);
+        comes_here(&mut b, "old2", content(2, 2));
+        let text = "A: follow old to B uid 3: moved on the server\nA: move uid 8 to B old2: moved here\n";
+        assert_eq!(result(a, b), text);
     }
 
     #[test]

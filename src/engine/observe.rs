@@ -11,8 +11,8 @@ use crate::db::{self, Db, Mailbox, Stage, Tx};
 use crate::imap::{Listing, Observation, Selected, Session};
 use crate::maildir::{Entry, Maildir, Scan};
 use crate::model::{
-    Cursor, Doubt, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, Local, LocalEvidence, LocalMessage, MailboxId,
-    Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
+    Cursor, Doubt, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, LinkState, Local, LocalEvidence, LocalMessage,
+    MailboxId, Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
 };
 
 /// What was seen of a mailbox on the server.
@@ -180,8 +180,8 @@ pub(super) struct Scanned {
     pub local: Local,
     /// Why what is missing is not proven to be gone.
     pub doubt: Option<Doubt>,
-    /// Files that hold what their link says, under another inode: as after a copy of the tree.
-    pub inodes: Vec<(LinkId, u64)>,
+    /// Files that were read, and hold what their link says, under another inode: as after a copy of the tree.
+    pub inodes: BTreeMap<LinkId, u64>,
 }
 
 /// A maildir and the names of its links, read side by side.
@@ -204,22 +204,15 @@ pub(super) fn compare_local(db: &Db, maildir: &Maildir, read: Read, mask: &Mask)
     drop(names);
     let suspects = db.read_now(move |tx| tx.links_by_ids(&suspects))?;
     let scan = Arc::new(scan);
-    let mut inodes = Vec::new();
+    let mut inodes = BTreeMap::new();
     for link in suspects {
         let Some(name) = link.name().cloned() else { continue };
         let Some(found) = scan.get(&name) else { continue };
-        let same = match maildir.read(&found.file()) {
-            Ok(mut message) => match (message.key(), link.content) {
-                (Ok(key), Some(content)) => key == content,
-                // A skipped file that can be read now is another one than the one that could not.
-                (Ok(_), None) => false,
-                // What cannot be read is not known to be another message.
-                (Err(_), _) => true,
-            },
-            Err(_) => true,
-        };
-        if same {
-            inodes.push((link.id, found.inode));
+        // What cannot be read, or went to another name meanwhile, is known neither to be the message nor not to be it.
+        let Ok(keyed) = maildir.key(&found.file()) else { continue };
+        // A skipped file that can be read now is another one than the one that could not.
+        if link.content == Some(keyed.key) {
+            inodes.insert(link.id, keyed.inode);
         } else {
             let message = messages.entry(name).or_insert_with(|| message(&found));
             message.replaced = true;
@@ -265,8 +258,8 @@ fn differences(scan: &Scan, names: &Names, mask: &Mask) -> Differences {
                         let base = Flags::from_parts(row.flags, row.keywords.split(' ').filter_map(Keyword::new));
                         mask.read(&file.flags, &base) == base
                     }
-                    Stage::Downloading | Stage::Uploading => false,
-                    Stage::Skipped => true,
+                    // What is skipped is for the plan to try again.
+                    Stage::Downloading | Stage::Uploading | Stage::Skipped => false,
                 };
                 if !agrees {
                     differing.insert(UniqueName::new(file.name), message(&file));
@@ -324,15 +317,18 @@ pub(super) fn is_agreed_local(
     let links: BTreeMap<UniqueName, Link> =
         tx.links_of_names(mailbox, &named)?.into_iter().filter_map(|l| Some((l.name()?.clone(), l))).collect();
     let agreed = |(name, message): (&UniqueName, &LocalMessage)| {
-        links.get(name).is_some_and(|link| is_settled(link, |base| mask.read(&message.flags, base), merged))
+        let settled = |link: &Link| is_settled(link, |base| mask.read(&message.flags, base), merged);
+        // An adopted file that is not what was promised has no inode: it is to be looked at under its own name.
+        let is_it = |link: &Link| link.inode.is_some() || !matches!(link.state, LinkState::Synced { .. });
+        links.get(name).is_some_and(|link| settled(link) && is_it(link))
     };
     Ok(local.messages.iter().all(agreed) && !local.gone.iter().any(|name| links.contains_key(name)))
 }
 
 fn is_settled(link: &Link, read: impl Fn(&Flags) -> Flags, merged: &BTreeSet<LinkId>) -> bool {
     match &link.state {
-        crate::model::LinkState::Synced { flags, .. } => merged.contains(&link.id) || read(flags) == *flags,
-        crate::model::LinkState::Skipped { .. } => true,
-        crate::model::LinkState::Downloading { .. } | crate::model::LinkState::Uploading { .. } => false,
+        LinkState::Synced { flags, .. } => merged.contains(&link.id) || read(flags) == *flags,
+        LinkState::Skipped { .. } => true,
+        LinkState::Downloading { .. } | LinkState::Uploading { .. } => false,
     }
 }

@@ -29,11 +29,14 @@ use super::root::{Older, Verdict, judge};
 use crate::config::{self, Account};
 use crate::db::{self, AccountState, Db, Tx};
 use crate::imap::{Connect, Quirks, Tls};
-use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
+use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root, Stamp};
 use crate::model::{LinkState, MailboxId, MailboxName, UidSet};
 
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
 const ROUNDS: u32 = 8;
+
+/// In how many rounds of a pass what may be half of a move is left to the next one.
+const HESITATIONS: u32 = 2;
 
 /// How long is waited when all that is left is a file that is still being written, or a maildir in motion, …
 const SETTLING: Duration = Duration::from_millis(600);
@@ -57,6 +60,8 @@ pub(super) struct Pass<'a> {
     quiet_since: Cell<Instant>,
     /// How many commits said that something was done.
     effects: Cell<u64>,
+    /// In how many rounds something was left, since it may be half of a move.
+    hesitations: Cell<u32>,
 }
 
 /// What is reported at the end, by mailbox.
@@ -146,6 +151,7 @@ pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> 
         touched: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
         effects: Cell::new(0),
+        hesitations: Cell::new(0),
     };
     let mut stop = options.stop.clone();
     let result = tokio::select! {
@@ -341,14 +347,15 @@ impl Pass<'_> {
     async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<bool, Error> {
         let (mut wanted, mut did_ever, mut pauses) = (None, false, 0);
         for round in 0..ROUNDS {
-            let RoundEnd { left, did, waiting } = self.round(round, wanted.as_ref(), cautious, unite).await?;
+            let RoundEnd { left, did, waiting, hesitated } =
+                self.round(round, wanted.as_ref(), cautious, unite).await?;
             did_ever |= did;
             let mut next = left;
             next.extend(self.touched.take());
             if self.options.dry_run || next.is_empty() {
                 break;
             }
-            if !did && !cautious {
+            if !did && !cautious && !hesitated {
                 if waiting {
                     self.wait_for_appends().await;
                 } else if pauses == PAUSES {
@@ -397,20 +404,24 @@ impl Pass<'_> {
             (name, examine(self, job).await)
         }));
         let mut looks = looks.buffer_unordered(side_by_side);
-        let mut examined = Vec::new();
+        let (mut examined, mut broke) = (Vec::new(), false);
         while let Some((name, look)) = looks.next().await {
             match look {
                 Ok(Some(one)) => examined.push(one),
                 Ok(None) => self.set_state(&name, MailboxState::Unchanged),
-                Err(error) => self.failed(&name, error, &mut left)?,
+                Err(error) => {
+                    broke |= error.is_worth_a_retry();
+                    self.failed(&name, error, &mut left).await?;
+                }
             }
         }
         drop(looks);
         examined.sort_unstable_by(|a, b| a.mailbox.name.cmp(&b.mailbox.name));
         self.find_moves(&mut examined).await?;
+        let hesitated = self.hesitates(&mut examined, &places, broke, &mut left)?;
         let works = self.split(examined, cautious).await?;
         if self.options.dry_run {
-            return Ok(RoundEnd { left, did: false, waiting: false });
+            return Ok(RoundEnd { left, did: false, waiting: false, hesitated: false });
         }
         let plans_something = works.iter().any(|w| !w.adds.is_empty() || !w.removals.is_empty());
         if plans_something {
@@ -432,7 +443,7 @@ impl Pass<'_> {
         while let Some((mut work, result)) = adds.next().await {
             if let Err(error) = result {
                 work.outcome.failed = true;
-                self.failed(&work.examined.mailbox.name, error, &mut left)?;
+                self.failed(&work.examined.mailbox.name, error, &mut left).await?;
             }
             works.push(work);
         }
@@ -449,7 +460,7 @@ impl Pass<'_> {
             let name = work.examined.mailbox.name.clone();
             if let Err(error) = result {
                 work.outcome.failed = true;
-                self.failed(&name, error, &mut left)?;
+                self.failed(&name, error, &mut left).await?;
             }
             waiting |= work.examined.waiting;
             if self.settle(work, &mut left).await? == MailboxState::InSync {
@@ -457,11 +468,54 @@ impl Pass<'_> {
             }
         }
         did |= self.effects() > before;
-        Ok(RoundEnd { left, did, waiting })
+        Ok(RoundEnd { left, did, waiting, hesitated })
+    }
+
+    /// Tells whether something that came or went may be half of a move whose other half was not seen: a maildir changed
+    /// since it was looked at, or (`broke`) a mailbox could not be looked at. Then both are left to the next round, which
+    /// looks at all these mailboxes together.
+    fn hesitates(
+        &self,
+        examined: &mut [Examined],
+        places: &BTreeMap<MailboxName, execute::Place>,
+        broke: bool,
+        left: &mut BTreeSet<MailboxName>,
+    ) -> Result<bool, Error> {
+        let planned = |one: &Examined| one.part.plan.iter().any(moves::may_be_half);
+        if self.options.dry_run || self.hesitations.get() == HESITATIONS || !examined.iter().any(planned) {
+            return Ok(false);
+        }
+        let seen: BTreeMap<&MailboxName, Stamp> =
+            examined.iter().filter_map(|one| Some((&one.mailbox.name, one.scanned.as_ref()?.scan.stamp))).collect();
+        let mut changed = BTreeSet::new();
+        for (name, place) in places {
+            let seen = seen.get(name).copied().or_else(|| place.mailbox.stamp.map(Stamp::from_numbers));
+            if seen != Some(place.maildir.stamp()?) {
+                changed.insert(name.clone());
+            }
+        }
+        if changed.is_empty() && !broke {
+            return Ok(false);
+        }
+        tracing::debug!(account = self.account.name, "left what may be half of a move to the next round");
+        self.hesitations.set(self.hesitations.get() + 1);
+        left.extend(changed);
+        for one in examined {
+            let count = one.part.plan.len();
+            one.part.plan.retain(|planned| !moves::may_be_half(planned));
+            one.part.postponed |= one.part.plan.len() < count;
+        }
+        Ok(true)
     }
 
     /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
-    fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
+    async fn failed(
+        &self,
+        mailbox: &MailboxName,
+        error: Error,
+        left: &mut BTreeSet<MailboxName>,
+    ) -> Result<(), Error> {
+        self.write_down_failure(mailbox, &error).await;
         if error.is_for_account() {
             return Err(error);
         }
@@ -471,6 +525,22 @@ impl Pass<'_> {
         self.problem(mailbox, error.to_string());
         self.set_state(mailbox, MailboxState::Failed);
         Ok(())
+    }
+
+    /// Keeps the failure of a mailbox for `status`, until a pass has looked at it again.
+    async fn write_down_failure(&self, mailbox: &MailboxName, error: &Error) {
+        if self.options.dry_run {
+            return;
+        }
+        let (name, text) = (mailbox.clone(), error.to_string());
+        let write = self.db.commit(move |tx| match tx.mailboxes()?.into_iter().find(|row| row.name == name) {
+            // Looked at whatever the numbers say: else nothing would take the words back.
+            Some(row) => tx.update_mailbox(&db::Mailbox { problem: Some(text), must_scan: true, ..row }),
+            None => Ok(()),
+        });
+        if let Err(error) = write.await {
+            tracing::warn!(account = self.account.name, %mailbox, %error, "could not keep a failure for status");
+        }
     }
 
     /// Recognises moves over all mailboxes, in both directions.
@@ -642,7 +712,8 @@ impl Pass<'_> {
     }
 
     /// Notes that a mailbox could not be taken up at all.
-    pub(super) fn failed_mailbox(&self, mailbox: &MailboxName, error: &Error) {
+    pub(super) async fn failed_mailbox(&self, mailbox: &MailboxName, error: &Error) {
+        self.write_down_failure(mailbox, error).await;
         self.problem(mailbox, error.to_string());
         self.set_state(mailbox, MailboxState::Failed);
     }
@@ -722,4 +793,6 @@ struct RoundEnd {
     did: bool,
     /// Some uploads wait for their answer.
     waiting: bool,
+    /// Something was left, since it may be half of a move.
+    hesitated: bool,
 }

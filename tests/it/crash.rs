@@ -82,7 +82,7 @@ fn served(name: &str) -> Vec<u8> {
     body(name).replace('\n', "\r\n").into_bytes()
 }
 
-fn subject(bytes: &[u8]) -> String {
+pub fn subject(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let line = text.lines().find_map(|line| line.strip_prefix("Subject: "));
     line.unwrap_or("no subject").to_owned()

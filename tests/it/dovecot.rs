@@ -146,9 +146,14 @@ impl Process {
         }
         let errors = fs::File::create(dir.path().join("stderr")).unwrap();
         let mut command = Command::new(program("dovecot"));
-        command.arg("-F").arg("-c").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
-        // Its own processes are of its group, and are ended with it.
-        command.process_group(0);
+        command
+            .process_group(0)
+            .arg("-F")
+            .arg("-c")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(errors);
         let mut process = Self { child: command.spawn().unwrap(), dir, port, tls_port };
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline && process.child.try_wait().unwrap().is_none() {
@@ -180,12 +185,12 @@ impl Drop for Process {
         if std::thread::panicking() {
             self.show_log();
         }
-        // All of them at once: on its own it would wait a second for the others.
+        // Killed with all its processes, which are a group of their own: an orderly stop takes a second, and nothing
+        // that they keep is needed any more.
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
-            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::TERM);
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         }
-        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }

@@ -54,8 +54,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy to a port on 127.0.0.1. What belongs to the capabilities `hidden` (of QRESYNC, CONDSTORE, UIDPLUS,
-    /// MOVE) is answered with BAD, and taken out of replies.
+    /// Starts a proxy to a port on 127.0.0.1. What belongs to the capabilities `hidden` (of QRESYNC, CONDSTORE,
+    /// UIDPLUS, MOVE) is answered with BAD, and taken out of replies.
     pub fn start(upstream: u16, hidden: &[&'static str]) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -79,9 +79,9 @@ impl Proxy {
         self.port
     }
 
-    /// Makes `fault` happen at a command called `command` (as `APPEND`, `UID FETCH`).
-    pub fn inject(&self, command: &str, when: When, fault: Fault) {
-        self.shared.lock().armed.push((command.to_owned(), when, 0, fault));
+    /// Makes `fault` happen at a command that fits `pattern` by its first line ([`Command::fits`]).
+    pub fn inject(&self, pattern: &str, when: When, fault: Fault) {
+        self.shared.lock().armed.push((pattern.to_owned(), when, 0, fault));
     }
 
     /// Cuts the connection over which the byte after the next `bytes` would go to a client. Fires as `cut`.
@@ -209,9 +209,10 @@ impl Up {
     fn begins(&self, tag: Vec<u8>, command: &Command) -> Option<Fault> {
         let mut inner = self.shared.lock();
         let mut due = None;
-        inner.armed.retain_mut(|(name, when, seen, fault)| {
-            *seen += u32::from(*name == command.name);
-            let now = *name == command.name && due.is_none() && (*when == When::Every || *when == When::Nth(*seen));
+        inner.armed.retain_mut(|(pattern, when, seen, fault)| {
+            let fits = command.fits(pattern);
+            *seen += u32::from(fits);
+            let now = fits && due.is_none() && (*when == When::Every || *when == When::Nth(*seen));
             if now {
                 due = Some(*fault);
             }

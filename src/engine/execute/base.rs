@@ -17,8 +17,13 @@ pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut
         let link = link.clone();
         match &planned.op {
             Op::Adopt { uid, name, .. } => match adopt(site, &link, *uid, name).await? {
-                Some(adopted) => writes.push((planned, Some(adopted))),
-                None => outcome.left = true,
+                Adoption::Whole(adopted) => writes.push((planned, Some(*adopted))),
+                Adoption::Later => outcome.left = true,
+                Adoption::Foreign => {
+                    let forget = Planned { op: Op::Forget { link: link.id }, why: planned.why };
+                    outcome.left = true;
+                    writes.push((forget, None));
+                }
             },
             Op::Supersede { .. } => {
                 // What the link stood for has no file any more: a name that no file can have says so.
@@ -61,13 +66,23 @@ pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut
     write.await
 }
 
-/// Returns the complete link; `None` if its file cannot be read now.
-async fn adopt(site: &Site<'_>, link: &Link, uid: Uid, name: &UniqueName) -> Result<Option<Link>, Error> {
+/// What became of a half that was found.
+enum Adoption {
+    /// The complete link.
+    Whole(Box<Link>),
+    /// Its file cannot be read now.
+    Later,
+    /// The file that has the name of an interrupted download is another message: both are new to each other.
+    Foreign,
+}
+
+/// Completes a link, if its file is what the intent promised.
+async fn adopt(site: &Site<'_>, link: &Link, uid: Uid, name: &UniqueName) -> Result<Adoption, Error> {
     let flags = match &link.state {
         LinkState::Synced { flags, .. } | LinkState::Downloading { flags, .. } | LinkState::Uploading { flags, .. } => {
             flags.clone()
         }
-        LinkState::Skipped { .. } => return Ok(None),
+        LinkState::Skipped { .. } => return Ok(Adoption::Later),
     };
     let (mut content, mut internal_date, mut inode) = (link.content, link.internal_date, link.inode);
     if let Some(file) = site.file(name) {
@@ -75,6 +90,11 @@ async fn adopt(site: &Site<'_>, link: &Link, uid: Uid, name: &UniqueName) -> Res
         match tokio::task::spawn_blocking(move || maildir.key(&file)).await? {
             Ok(keyed) => {
                 let key: ContentKey = keyed.key;
+                let downloading = matches!(link.state, LinkState::Downloading { .. });
+                if downloading && content.is_some_and(|promised| promised != key) {
+                    tracing::warn!(mailbox = %site.mailbox.name, %name, "another message took the name of a download");
+                    return Ok(Adoption::Foreign);
+                }
                 // A file that is not what was sent is looked at again under its own name.
                 inode = content.is_none_or(|known| known == key).then_some(keyed.inode);
                 content = content.or(Some(key));
@@ -82,12 +102,12 @@ async fn adopt(site: &Site<'_>, link: &Link, uid: Uid, name: &UniqueName) -> Res
             }
             Err(error) => {
                 tracing::info!(mailbox = %site.mailbox.name, %name, %error, "left an unfinished message for later");
-                return Ok(None);
+                return Ok(Adoption::Later);
             }
         }
     } else if content.is_none() {
-        return Ok(None);
+        return Ok(Adoption::Later);
     }
     let state = LinkState::Synced { uid, name: name.clone(), flags };
-    Ok(Some(Link { id: link.id, state, content, internal_date, inode }))
+    Ok(Adoption::Whole(Box::new(Link { id: link.id, state, content, internal_date, inode })))
 }

@@ -31,11 +31,21 @@ pub(super) async fn merge(
                 by_change.entry(remote).or_default().insert(*uid);
             }
         }
+        let mut changed = UidSet::default();
         for (change, uids) in by_change {
             session.store(&uids, change, None).await?;
-            site.pass.tally(&site.mailbox.name, |t| t.flags_remote += uids.len());
+            changed.extend(uids.iter());
         }
-        finish(site, batch, outcome).await?;
+        // A message that is gone is no reason to refuse; but the base must not claim that it has the flags.
+        let there = if changed.is_empty() { UidSet::default() } else { session.present(&changed).await? };
+        site.pass.tally(&site.mailbox.name, |t| t.flags_remote += there.len());
+        let is_done = |planned: &&Planned| match &planned.op {
+            Op::MergeFlags { uid, .. } => there.contains(*uid) || !changed.contains(*uid),
+            _ => false,
+        };
+        let done: Vec<Planned> = batch.iter().filter(is_done).cloned().collect();
+        outcome.left |= done.len() < batch.len();
+        finish(site, &done, outcome).await?;
     }
     Ok(())
 }

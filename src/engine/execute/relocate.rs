@@ -134,7 +134,8 @@ async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Resul
     write.await
 }
 
-/// Carries out `Follow`. The intent is a download into the target under the file's name.
+/// Carries out `Follow`. The intent is a download into the target under the file's name; its content tells later
+/// whether the file that has this name is still the one.
 pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
     for (to, ops) in by_target(ops) {
         let Some(target) = site.others.get(&to) else {
@@ -199,5 +200,5 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
 fn intent(link: &Link, uid: Uid) -> Option<NewLink> {
     let LinkState::Synced { name, flags, .. } = &link.state else { return None };
     let state = LinkState::Downloading { uid, name: name.clone(), flags: flags.clone() };
-    Some(NewLink { state, content: None, internal_date: None, inode: None })
+    Some(NewLink { state, content: link.content, internal_date: link.internal_date, inode: None })
 }

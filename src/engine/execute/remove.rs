@@ -29,7 +29,9 @@ pub(super) async fn remove_here(site: &Site<'_>, ops: Vec<Planned>, outcome: &mu
             let Op::Remove { link, name, flags, .. } = &planned.op else { continue };
             let found = site.scan.as_ref().and_then(|scan| scan.get(name));
             match found {
-                Some(found) if site.local_mask.read(&found.flags, flags) == *flags => {
+                Some(found)
+                    if site.local_mask.read(&found.flags, flags) == *flags && site.holds(found.inode, *link) =>
+                {
                     jobs.push((planned, *link, RemoveJob { file: found.file(), inode: Some(found.inode) }));
                 }
                 Some(_) | None => outcome.left = true,

@@ -28,6 +28,14 @@ impl Command {
         Self { connection, name, args: without_literals(rest) }
     }
 
+    /// Tells whether the command is the one that a fault waits for: `pattern` is its name in upper case, and after a
+    /// space a part of its arguments, as in `UID FETCH` or `UID FETCH BODY.PEEK[]`.
+    #[must_use]
+    pub fn fits(&self, pattern: &str) -> bool {
+        let pattern = Self::read(0, pattern.as_bytes());
+        self.name == pattern.name && self.args.contains(&pattern.args)
+    }
+
     /// Tells whether the command is of a kind that can change what the server keeps.
     #[must_use]
     pub fn changes(&self) -> bool {
@@ -112,6 +120,13 @@ mod tests {
         assert_eq!(Command::read(1, b"LOGIN a b").args, "");
         assert_eq!(Command::read(1, b"uid fetch 1 FLAGS").to_string(), "UID FETCH 1 FLAGS");
         assert_eq!(Command::read(1, b"NOOP").to_string(), "NOOP ");
+    }
+
+    #[test]
+    fn patterns_are_names_with_a_part_of_the_arguments() {
+        let command = Command::read(1, b"UID FETCH 1 (UID BODY.PEEK[])");
+        assert!(["UID FETCH", "uid fetch BODY.PEEK[]", "UID FETCH 1"].iter().all(|p| command.fits(p)));
+        assert!(!["FETCH", "UID", "UID FETCH FLAGS"].iter().any(|p| command.fits(p)));
     }
 
     #[test]

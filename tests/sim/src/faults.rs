@@ -1,17 +1,18 @@
-//! What can go wrong on purpose. A fault waits for a command, happens at it, and is listed as fired if it had an effect.
+//! What can go wrong on purpose. A fault waits for a command, happens at it, and is listed as fired if it had an
+//! effect.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::State;
+use crate::{Command, State};
 
 /// A change of the server's state at a chosen moment.
 pub type Hook = Arc<dyn Fn(&mut State) + Send + Sync>;
 /// A change of one line of a reply (without CRLF); `None` leaves the line out.
 pub type Editor = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// Which commands of a name a fault waits for, counted from when it was injected.
+/// Which of the commands that fit its pattern a fault waits for, counted from when it was injected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// The n-th, from 1.
@@ -59,7 +60,8 @@ impl Share {
 /// A fault.
 #[derive(Clone)]
 pub enum Fault {
-    /// Changes the state just before the command is carried out. The general form; see also [`crate::Server::on_command`].
+    /// Changes the state just before the command is carried out. See also
+    /// [`crate::Server::on_command`].
     Run(Hook),
     /// Changes the state in the middle of the reply, and announces the change there: unsolicited EXISTS, EXPUNGE,
     /// VANISHED and FETCH.
@@ -70,7 +72,7 @@ pub enum Fault {
     Refuse(String),
     /// Closes the connection.
     Close(At),
-    /// Leaves FETCH lines (LIST and STATUS lines for LIST) out of the reply, and says OK.
+    /// Leaves FETCH lines without a body (for LIST: LIST and STATUS lines) out of the reply, and says OK.
     DropLines(Share),
     /// Leaves the FETCH lines of these UIDs out of the reply, and says OK.
     Omit(Vec<u32>),
@@ -95,8 +97,8 @@ impl Fault {
         Self::Edit(Arc::new(edit))
     }
 
-    /// Leaves out of the reply the response code that begins with `name`, as `APPENDUID` or `UIDNEXT`: with it an untagged
-    /// line, without it a tagged one.
+    /// Leaves out of the reply the response code that begins with `name`, as `APPENDUID` or `UIDNEXT`. An
+    /// untagged line goes with it, a tagged one stays.
     #[must_use]
     pub fn without_code(name: &str) -> Self {
         let open = format!("[{name} ");
@@ -161,7 +163,7 @@ impl fmt::Debug for Fault {
 
 /// A fault that waits.
 struct Armed {
-    command: String,
+    pattern: String,
     when: When,
     seen: u32,
     fault: Fault,
@@ -177,21 +179,26 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn inject(&mut self, command: &str, when: When, fault: Fault) {
-        self.armed.push(Armed { command: command.to_ascii_uppercase(), when, seen: 0, fault });
+    pub(crate) fn inject(&mut self, pattern: &str, when: When, fault: Fault) {
+        self.armed.push(Armed { pattern: pattern.to_owned(), when, seen: 0, fault });
     }
 
-    /// Returns the faults that are due at a command of this name that has been received whole, and counts it.
-    pub(crate) fn due(&mut self, command: &str) -> Due {
+    pub(crate) fn calm(&mut self) {
+        self.armed.clear();
+        self.budget = None;
+    }
+
+    /// Returns the faults that are due at a command that has been received whole, and counts it.
+    pub(crate) fn due(&mut self, command: &Command) -> Due {
         let faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
-        Due { command: command.to_owned(), faults: faults.into_iter().map(|f| (f, false)).collect() }
+        Due { command: command.name.clone(), faults: faults.into_iter().map(|f| (f, false)).collect() }
     }
 
     /// Returns the refusal that is due in place of the `+` of a command, and counts it.
-    pub(crate) fn refusal(&mut self, command: &str) -> Option<String> {
+    pub(crate) fn refusal(&mut self, command: &Command) -> Option<String> {
         let due = self.take(command, |f| matches!(f, Fault::Refuse(_)));
         let refusal = due.into_iter().find_map(|f| if let Fault::Refuse(text) = f { Some(text) } else { None });
-        self.fired.extend(refusal.iter().map(|_| format!("{command} refuse")));
+        self.fired.extend(refusal.iter().map(|_| format!("{} refuse", command.name)));
         refusal
     }
 
@@ -204,10 +211,10 @@ impl Faults {
         }
     }
 
-    fn take(&mut self, command: &str, kind: impl Fn(&Fault) -> bool) -> Vec<Fault> {
+    fn take(&mut self, command: &Command, kind: impl Fn(&Fault) -> bool) -> Vec<Fault> {
         let mut due = Vec::new();
         self.armed.retain_mut(|armed| {
-            if armed.command != command || !kind(&armed.fault) {
+            if !command.fits(&armed.pattern) || !kind(&armed.fault) {
                 return true;
             }
             armed.seen += 1;
@@ -251,7 +258,8 @@ mod tests {
         let mut faults = Faults::default();
         faults.inject("noop", When::Nth(2), Fault::Stall);
         faults.inject("NOOP", When::Every, Fault::BodyNil);
-        let names = |f: &mut Faults| f.due("NOOP").faults.iter().map(|(f, _)| f.name()).collect::<Vec<_>>();
+        let names =
+            |f: &mut Faults| f.due(&Command::read(1, b"NOOP")).faults.iter().map(|(f, _)| f.name()).collect::<Vec<_>>();
         assert_eq!(names(&mut faults), ["body-nil"]);
         assert_eq!(names(&mut faults), ["stall", "body-nil"]);
         assert_eq!(names(&mut faults), ["body-nil"]);
@@ -262,7 +270,7 @@ mod tests {
         let mut faults = Faults::default();
         faults.inject("NOOP", When::Nth(1), Fault::Stall);
         faults.inject("NOOP", When::Nth(1), Fault::BodyNil);
-        let mut due = faults.due("NOOP");
+        let mut due = faults.due(&Command::read(1, b"NOOP"));
         assert!(due.hit(|f| matches!(f, Fault::Stall).then_some(())).is_some());
         faults.fire(&mut due);
         faults.fire(&mut due);

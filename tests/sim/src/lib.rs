@@ -1,7 +1,8 @@
 //! A simulated IMAP server: in memory, deterministic, on a loopback port, with faults on purpose.
 //!
 //! Tests read and change what it keeps while it runs ([`Server::state`]), ask what it was told
-//! ([`Server::commands`], [`Server::violations`]), and make things go wrong ([`Server::inject`], [`Server::on_command`]).
+//! ([`Server::commands`], [`Server::violations`]), and make things go wrong ([`Server::inject`],
+//! [`Server::on_command`]).
 //! It reads commands strictly: what the grammar or the [`Profile`] does not allow gets BAD and is a violation.
 //!
 //! `session` reads and sends, `parse` reads commands, `execute` carries them out on a [`State`], `view` knows what each
@@ -112,26 +113,32 @@ impl Server {
     }
 
     /// Returns what the server keeps, to read and to change. No session does anything while this is held; clients that
-    /// wait in IDLE are told of changes when it is dropped.
+    /// wait in IDLE are told of changes when it is dropped. One at a time: a second call in the same expression waits
+    /// for itself.
     #[must_use]
     pub fn state(&self) -> StateGuard<'_> {
         StateGuard { inner: self.shared.lock(), changed: &self.shared.changed }
     }
 
-    /// Makes `fault` happen at a command called `command` (as `APPEND`, `UID FETCH`).
-    pub fn inject(&self, command: &str, when: When, fault: Fault) {
-        self.shared.lock().faults.inject(command, when, fault);
+    /// Makes `fault` happen at a command that fits `pattern` (as `APPEND`, `UID FETCH BODY.PEEK[]`; [`Command::fits`]).
+    pub fn inject(&self, pattern: &str, when: When, fault: Fault) {
+        self.shared.lock().faults.inject(pattern, when, fault);
     }
 
-    /// Runs `hook` on the state just before the `n`-th command of that name from now is carried out.
-    pub fn on_command(&self, command: &str, n: u32, hook: impl Fn(&mut State) + Send + Sync + 'static) {
-        self.inject(command, When::Nth(n), Fault::Run(Arc::new(hook)));
+    /// Runs `hook` on the state just before the `n`-th command from now that fits `pattern` is carried out.
+    pub fn on_command(&self, pattern: &str, n: u32, hook: impl Fn(&mut State) + Send + Sync + 'static) {
+        self.inject(pattern, When::Nth(n), Fault::Run(Arc::new(hook)));
     }
 
     /// Closes the connection over which the byte after the next `bytes` would go out, counted over all connections.
     /// Fires as `cut`.
     pub fn cut_after(&self, bytes: u64) {
         self.shared.lock().faults.budget = Some(bytes);
+    }
+
+    /// Takes back the faults that still wait.
+    pub fn calm(&self) {
+        self.shared.lock().faults.calm();
     }
 
     /// Returns the faults that had an effect, in order, as `UID FETCH drop-lines`.

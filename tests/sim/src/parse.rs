@@ -1,4 +1,5 @@
-//! Reads commands, strictly: what the grammar of RFC 3501 §9 and of the announced extensions does not allow is an error.
+//! Reads commands, strictly: what the grammar of RFC 3501 §9 and of the announced extensions does not allow is an
+//! error.
 
 use crate::Profile;
 use crate::date;

@@ -63,7 +63,11 @@ impl Context {
 
 /// Returns the lines that the faults leave.
 fn kept<'a>(lines: &'a [Line], due: &mut Due) -> Vec<&'a Line> {
-    let listed = |line: &&Line| !matches!(line, Line::Other(_));
+    let listed = |line: &&Line| match line {
+        Line::Fetch { items, .. } => !items.windows(5).any(|w| w == b"BODY["),
+        Line::Listed(_) => true,
+        Line::Other(_) => false,
+    };
     let count = lines.iter().filter(listed).count();
     let (mut index, mut kept) = (0, Vec::new());
     for line in lines {

@@ -86,7 +86,7 @@ impl Session {
             if waits {
                 let (tag, rest) = split(&input);
                 let command = Command::read(self.number, rest);
-                let refusal = self.shared.lock().faults.refusal(&command.name);
+                let refusal = self.shared.lock().faults.refusal(&command);
                 if let Some(text) = refusal {
                     self.shared.lock().commands.push(command);
                     let line = format!("{} {text}\r\n", String::from_utf8_lossy(tag));
@@ -112,7 +112,7 @@ impl Session {
         let command = Command::read(self.number, rest);
         let mut due = {
             let mut inner = self.shared.lock();
-            let mut due = inner.faults.due(&command.name);
+            let mut due = inner.faults.due(&command);
             inner.commands.push(command.clone());
             while let Some(hook) = due.next_hook() {
                 hook(&mut inner.state);

@@ -443,6 +443,13 @@ fn lines_are_dropped_under_an_ok() {
     for (fault, left) in table {
         faulty("UID FETCH", fault, &format!("{list}{left}S a OK done\n"));
     }
+    let server = server_with(Profile::Full);
+    server.inject("UID FETCH FLAGS", When::Every, Fault::DropLines(Share::All));
+    server.inject("UID FETCH BODY.PEEK[]", When::Every, Fault::DropLines(Share::All));
+    Raw::login(&server).talk(&opened(
+        "C a UID FETCH 1:3 FLAGS\nS a OK done\nC b UID FETCH 3 BODY.PEEK[]\nS * 3 FETCH…\nS )\nS b OK done",
+    ));
+    assert_eq!(server.fired(), ["UID FETCH drop-lines"]);
     faulty("LIST", Fault::DropLines(Share::All), "C a LIST \"\" *\nS a OK done");
 }
 

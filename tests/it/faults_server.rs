@@ -1,0 +1,766 @@
+//! The server is at fault: it lists too little, forgets, renumbers, refuses, or hangs up.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use postkeep_sim::{At, Command, Fault, Profile, Server, Share, When};
+
+use crate::account::{Account, Output, Remote};
+use crate::faults_scene::{DATE, Scene, mail, mail_here, says};
+
+/// Panics unless every mail of `numbers` is in INBOX here.
+#[track_caller]
+fn assert_here(scene: &Scene, numbers: impl IntoIterator<Item = u32>) {
+    let found: Vec<Vec<u8>> = scene.account.files("INBOX").iter().map(|p| fs::read(p).unwrap()).collect();
+    for number in numbers {
+        assert!(found.contains(&mail_here(number)), "mail {number} is not here any more");
+    }
+}
+
+#[test]
+fn t02_an_incomplete_listing_under_ok_deletes_nothing() {
+    for profile in Profile::ALL {
+        let scene = Scene::synced(profile, 14);
+        let mut number = 14;
+        for share in [Share::All, Share::EverySecond, Share::FirstHalf] {
+            // Something to see on the server, and something that is really gone.
+            number += 1;
+            scene.arrives(number);
+            let gone = number - 14;
+            scene.unwanted(gone);
+            scene.server.state().expunge("INBOX", gone);
+            for args in [&["sync"][..], &["sync", "--full"]] {
+                scene.server.inject("SELECT", When::Every, Fault::DropLines(share));
+                scene.server.inject("UID FETCH", When::Every, Fault::DropLines(share));
+                let less = Fault::edit(|line| (!line.contains("SEARCH")).then(|| line.to_owned()));
+                scene.server.inject("UID SEARCH", When::Every, less);
+                let before = scene.server.fired().len();
+                let output = scene.account.run(args);
+                assert!(scene.server.fired().len() > before, "{profile:?} {share:?}: nothing was left out");
+                assert!(!output.stdout.contains("removed here"), "{profile:?} {share:?}: {output:?}");
+                says(&output, 1, &["nothing was deleted here for it"]);
+                assert_here(&scene, gone..number);
+                scene.server.calm();
+            }
+            scene.assert_graves(gone as usize - 1);
+            says(&scene.account.run(&["status"]), 1, &["nothing was deleted here for it"]);
+            scene.assert_heals();
+            scene.assert_graves(gone as usize);
+        }
+    }
+}
+
+#[test]
+fn t02_a_listing_that_agrees_with_a_wrong_count_is_asked_again() {
+    for profile in [Profile::NoCondstore, Profile::Outlook, Profile::Bare] {
+        let scene = Scene::synced(profile, 14);
+        let _ = scene.server.take_commands();
+        let fewer = Fault::edit(|line| Some(line.replace("* 14 EXISTS", "* 7 EXISTS")));
+        scene.server.inject("SELECT", When::Every, fewer);
+        for nth in 1..=4 {
+            scene.server.inject("UID FETCH FLAGS", When::Nth(nth), Fault::DropLines(Share::FirstHalf));
+        }
+        let before = scene.snapshot();
+        let output = scene.account.run(&["sync", "--full"]);
+        scene.assert_fired("SELECT edit");
+        scene.assert_fired("UID FETCH drop-lines");
+        assert!(scene.snapshot() == before, "{profile:?}: {output:?}");
+        assert_eq!(output.code, 1, "{output:?}");
+        scene.assert_told_nothing();
+        scene.server.calm();
+        scene.assert_heals();
+    }
+}
+
+/// Runs a pass over a connection that is cut after so many bytes, and checks that nothing came of it but a part.
+fn cut(scene: &Scene, bytes: u64, whole: u32) -> Output {
+    scene.server.cut_after(bytes);
+    let output = scene.sync();
+    assert!([0, 1, 5].contains(&output.code), "{bytes}: {output:?}");
+    assert!(!output.stdout.contains("removed"), "{bytes}: {output:?}");
+    assert!(!output.stderr.contains("panicked"), "{bytes}: {output:?}");
+    scene.assert_whole();
+    assert_eq!(scene.server.state().messages("INBOX").len(), whole as usize);
+    scene.server.calm();
+    output
+}
+
+#[test]
+fn t03_a_session_may_end_at_any_byte() {
+    let mut scene = Scene::new(Profile::Full);
+    (1..=3).for_each(|n| drop(scene.arrives(n).to_string()));
+    // The first pass, coarsely.
+    for bytes in (0..).step_by(131) {
+        scene.account = Account::on_sim(&scene.server);
+        let before = scene.server.fired().len();
+        cut(&scene, bytes, 3);
+        scene.sync_says(0, &[]);
+        scene.account.assert_equal(Remote::Sim(&scene.server));
+        if scene.server.fired().len() == before {
+            assert!(bytes > 1000, "the session has {bytes} bytes");
+            break;
+        }
+    }
+    scene.assert_decent();
+}
+
+#[test]
+fn t03_a_listing_may_end_at_any_byte() {
+    let scene = Scene::synced(Profile::NoCondstore, 3);
+    // Where does the listing begin? Cut in its reply, of which it is known how long it is.
+    let sizes = Arc::new(AtomicU32::new(0));
+    let seen = sizes.clone();
+    let count = Fault::edit(move |line| {
+        seen.fetch_add(u32::try_from(line.len()).unwrap() + 2, Ordering::Relaxed);
+        Some(line.to_owned())
+    });
+    for name in ["AUTHENTICATE", "CAPABILITY", "ID", "ENABLE", "NAMESPACE", "LIST", "STATUS", "SELECT"] {
+        scene.server.inject(name, When::Every, count.clone());
+    }
+    scene.sync_says(0, &[]);
+    scene.server.calm();
+    let greeting = format!("* OK [CAPABILITY {}] ready\r\n", Profile::NoCondstore.capabilities()).len() as u32;
+    let begin = sizes.load(Ordering::Relaxed) + greeting;
+    let listing = (1..=3).map(|n| format!("* {n} FETCH (UID {n} FLAGS ())\r\n").len()).sum::<usize>() as u32 + 14;
+    let before = scene.snapshot();
+    let fired = scene.server.fired().len();
+    for bytes in begin..begin + listing {
+        cut(&scene, bytes.into(), 3);
+        assert!(scene.snapshot() == before);
+    }
+    let cuts = scene.server.fired().len() - fired;
+    assert!(cuts >= listing as usize - 20, "{cuts} of {listing} bytes were cut at");
+    scene.assert_told_nothing();
+    scene.assert_heals();
+}
+
+#[test]
+fn t05_what_was_not_given_is_asked_for_again() {
+    let bodies = "UID FETCH BODY.PEEK[]";
+    let faults = [
+        ("omit", Fault::Omit(vec![5])),
+        ("body-nil", Fault::BodyNil),
+        ("body-empty", Fault::BodyEmpty),
+        ("answer", Fault::Answer("NO [SERVERBUG] not now".to_owned())),
+        ("close", Fault::Close(At::Middle)),
+    ];
+    for profile in [Profile::Full, Profile::Outlook] {
+        for (name, fault) in faults.clone() {
+            let scene = Scene::synced(profile, 3);
+            for n in 4..=6 {
+                scene.arrives(n);
+            }
+            scene.server.inject(bodies, When::Every, fault);
+            for n in 7..=8 {
+                // What arrives later must not take the cursor past what is missing, also not in another run.
+                let output = scene.sync();
+                assert!([1, 5].contains(&output.code), "{profile:?} {name}: {output:?}");
+                scene.assert_whole();
+                assert!(!output.stdout.contains("removed"), "{output:?}");
+                scene.arrives(n);
+            }
+            scene.assert_fired(&format!("UID FETCH {name}"));
+            if name == "omit" {
+                assert_here(&scene, [1, 2, 3, 4, 6, 7]);
+            }
+            assert_ne!(scene.account.run(&["status"]).code, 0, "{name}");
+            scene.server.calm();
+            scene.assert_heals();
+        }
+    }
+}
+
+/// Starts `postkeep sync`, which is killed when the server has received its first APPEND, and waits for its end.
+fn sync_killed_at_append(scene: &Scene) {
+    let pid = Arc::new(AtomicU32::new(0));
+    let mut child = {
+        let pid = pid.clone();
+        scene.server.on_command("APPEND", 1, move |_| {
+            let raw = loop {
+                match pid.load(Ordering::SeqCst) {
+                    0 => std::thread::yield_now(),
+                    pid => break pid,
+                }
+            };
+            let pid = rustix::process::Pid::from_raw(raw.cast_signed()).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        });
+        scene.account.command(&["sync"]).stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    pid.store(child.id(), Ordering::SeqCst);
+    assert_eq!(child.wait().unwrap().code(), None, "the program was not killed");
+    scene.assert_fired("APPEND run");
+}
+
+fn count(commands: &[Command], name: &str) -> usize {
+    commands.iter().filter(|c| c.name == name).count()
+}
+
+#[test]
+fn t08_an_append_that_is_done_after_the_restart_is_not_doubled() {
+    for profile in [Profile::Full, Profile::Outlook, Profile::Bare] {
+        let scene = Scene::with(profile, "append_retry_after = \"2s\"");
+        scene.arrives(1);
+        scene.assert_heals();
+        scene.delivered(2);
+        scene.server.inject("APPEND", When::Nth(1), Fault::Zombie(Duration::from_millis(1200)));
+        sync_killed_at_append(&scene);
+        scene.assert_fired("APPEND zombie");
+        assert_eq!(scene.server.state().messages("INBOX").len(), 1, "the message is there too early");
+        // At once, as systemd would.
+        let output = scene.sync();
+        says(&output, 0, &[]);
+        assert_eq!(count(&scene.server.commands(), "APPEND"), 1, "{profile:?}: {output:?}");
+        scene.assert_heals();
+    }
+}
+
+#[test]
+fn t08_an_append_whose_answer_is_lost_is_not_doubled() {
+    let lost = [Fault::Close(At::Unanswered), Fault::Zombie(Duration::from_millis(500)), Fault::Close(At::Middle)];
+    for profile in [Profile::Full, Profile::Outlook, Profile::Bare] {
+        for fault in lost.clone() {
+            let scene = Scene::with(profile, "append_retry_after = \"1s\"");
+            scene.assert_heals();
+            scene.delivered(1);
+            let name = format!("APPEND {}", fault.name());
+            scene.server.inject("APPEND", When::Nth(1), fault);
+            let output = scene.sync();
+            scene.assert_fired(&name);
+            assert!([0, 1].contains(&output.code), "{output:?}");
+            if count(&scene.server.commands(), "APPEND") != 1 {
+                eprintln!("{:?}", scene.server.state().messages("INBOX"));
+                scene.server.commands().iter().for_each(|c| eprintln!("{} {c}", c.connection));
+            }
+            assert_eq!(count(&scene.server.commands(), "APPEND"), 1, "{profile:?} {name}: {output:?}");
+            scene.assert_heals();
+        }
+    }
+}
+
+#[test]
+fn t08_an_append_that_never_arrived_is_sent_again() {
+    let scene = Scene::with(Profile::Full, "append_retry_after = \"1s\"");
+    scene.assert_heals();
+    scene.delivered(1);
+    scene.server.inject("APPEND", When::Nth(1), Fault::Close(At::Before));
+    scene.sync_says(0, &[]);
+    scene.assert_fired("APPEND close");
+    assert_eq!(count(&scene.server.commands(), "APPEND"), 2);
+    scene.assert_heals();
+}
+
+#[test]
+fn t08_a_wrong_or_absent_appenduid_loses_and_doubles_nothing() {
+    let faults = [
+        ("absent", Fault::without_code("APPENDUID")),
+        ("of another epoch", Fault::with_code("APPENDUID", "7 1")),
+        ("of another message", Fault::edit(|line| Some(renumbered(line, "1")))),
+        ("of no message", Fault::edit(|line| Some(renumbered(line, "4000")))),
+        ("zero", Fault::with_code("APPENDUID", "0 0")),
+        ("nonsense", Fault::with_code("APPENDUID", "x y")),
+    ];
+    for (name, fault) in faults {
+        let scene = Scene::with(Profile::Full, "append_retry_after = \"1s\"");
+        scene.arrives(1);
+        scene.assert_heals();
+        scene.delivered(2);
+        scene.server.inject("APPEND", When::Nth(1), fault);
+        let output = scene.sync();
+        scene.assert_fired("APPEND edit");
+        assert!([0, 1].contains(&output.code), "{name}: {output:?}");
+        assert!(!output.stdout.contains("removed"), "{name}: {output:?}");
+        scene.assert_heals_within(2);
+        assert_eq!(scene.server.state().messages("INBOX").len(), 2, "{name}");
+        scene.assert_graves(0);
+    }
+}
+
+/// Gives the UID in APPENDUID another value, and leaves its UIDVALIDITY.
+fn renumbered(line: &str, uid: &str) -> String {
+    let Some((head, tail)) = line.split_once("[APPENDUID ") else { return line.to_owned() };
+    let (validity, rest) = tail.split_once(' ').unwrap();
+    format!("{head}[APPENDUID {validity} {uid}]{}", rest.split_once(']').unwrap().1)
+}
+
+#[test]
+fn t10_a_server_that_went_back_in_time_loses_and_mixes_up_nothing() {
+    for profile in Profile::ALL {
+        let scene = Scene::synced(profile, 4);
+        let backup = scene.server.state().mailbox("INBOX").clone();
+        for n in 5..=7 {
+            scene.arrives(n);
+        }
+        scene.assert_heals();
+        scene.server.state().restore_backup("INBOX", &backup);
+        // UIDs that were given before are given again.
+        assert_eq!(scene.arrives(8), 5);
+        let reused = scene.file("INBOX", 5);
+        scene.account.set_info(&reused, "F");
+        let before: BTreeSet<_> = scene.server.state().messages("INBOX").iter().map(|m| m.bytes.clone()).collect();
+        let output = scene.sync();
+        assert!([0, 1].contains(&output.code), "{output:?}");
+        assert!(!output.stdout.contains("removed"), "{profile:?}: {output:?}");
+        assert_here(&scene, 1..=8);
+        scene.assert_graves(0);
+        scene.assert_heals();
+        let now = scene.server.state().messages("INBOX");
+        assert!(now.iter().filter(|m| before.contains(&m.bytes)).all(|m| m.flags.is_empty()), "{profile:?}: {now:?}");
+        assert_eq!(now.len(), 8);
+    }
+}
+
+#[test]
+fn t10_a_mod_sequence_that_went_back_is_noticed() {
+    for profile in [Profile::Full, Profile::NoQresync] {
+        let scene = Scene::synced(profile, 4);
+        let backup = scene.server.state().mailbox("INBOX").clone();
+        scene.arrives(5);
+        for flags in [&["\\Seen"][..], &[], &["\\Seen"], &[]] {
+            scene.server.state().set_flags("INBOX", 5, flags);
+        }
+        scene.assert_heals();
+        // As many messages as before, and the same UIDNEXT; only the change counter tells.
+        scene.server.state().restore_backup("INBOX", &backup);
+        assert_eq!(scene.arrives(6), 5);
+        let output = scene.sync();
+        assert!(!output.stdout.contains("removed"), "{profile:?}: {output:?}");
+        scene.assert_graves(0);
+        scene.assert_heals();
+        assert_here(&scene, 1..=6);
+    }
+}
+
+/// Gives every message of INBOX a new UID, as a server does that lost its index.
+fn renumber(server: &Server, validity: u32, by: u32) {
+    let mut state = server.state();
+    state.set_uid_validity("INBOX", validity);
+    let inbox = state.mailbox_mut("INBOX");
+    let old = std::mem::take(&mut inbox.messages);
+    for (uid, mut message) in old {
+        message.uid = uid + by;
+        inbox.messages.insert(uid + by, message);
+    }
+    inbox.uid_next += by;
+}
+
+#[test]
+fn t11_another_uidvalidity_moves_no_mail() {
+    for profile in Profile::ALL {
+        let scene = Scene::synced(profile, 10);
+        // True, spurious, back to an old value, and back again.
+        for (validity, by) in [(42, 100), (43, 0), (42, 0), (43, 5)] {
+            renumber(&scene.server, validity, by);
+            let _ = scene.server.take_commands();
+            let before = scene.account.files("INBOX");
+            scene.sync_says(0, &["10 matched by content"]);
+            assert_eq!(scene.account.files("INBOX"), before, "{profile:?} {validity}");
+            let commands = scene.server.take_commands();
+            let transfers = |c: &&Command| c.changes() || c.args.contains("BODY.PEEK[]");
+            assert_eq!(commands.iter().filter(transfers).collect::<Vec<_>>(), Vec::<&Command>::new(), "{profile:?}");
+            scene.assert_graves(0);
+        }
+        scene.assert_heals();
+        // Deleted on either side meanwhile: the pass that sees the new epoch removes nothing on its word.
+        renumber(&scene.server, 44, 3);
+        let there = scene.server.state().messages("INBOX").iter().find(|m| m.bytes == mail(1)).unwrap().uid;
+        scene.server.state().expunge("INBOX", there);
+        fs::remove_file(scene.file("INBOX", 2)).unwrap();
+        let output = scene.sync();
+        assert!(!output.stdout.contains("removed"), "{profile:?}: {output:?}");
+        scene.assert_heals();
+        scene.assert_graves(0);
+    }
+}
+
+#[test]
+fn t11_no_uidvalidity_is_no_mailbox() {
+    for value in ["0", "4294967296", "99999999999999999999999", "-1", "x", ""] {
+        let scene = Scene::synced(Profile::Full, 3);
+        scene.server.state().create("Other");
+        scene.arrives_in("Other", 4);
+        scene.arrives(5);
+        let fault = if value.is_empty() { Fault::without_code("UIDVALIDITY") } else { Fault::with_code("UIDVALIDITY", value) };
+        for nth in 1..=4 {
+            scene.server.inject("SELECT INBOX", When::Nth(nth), fault.clone());
+        }
+        let before = scene.account.files("INBOX");
+        scene.sync_says(1, &["INBOX"]);
+        scene.assert_fired("SELECT edit");
+        assert_eq!(scene.account.files("INBOX"), before, "{value:?}");
+        assert_eq!(scene.account.files("Other").len(), 1, "{value:?}: the other mailbox goes on");
+        scene.assert_graves(0);
+        scene.server.calm();
+        scene.assert_heals();
+    }
+}
+
+#[test]
+fn t14_without_uidplus_nothing_else_is_expunged() {
+    let scene = Scene::synced(Profile::Bare, 5);
+    // Another client's.
+    scene.server.state().set_flags("INBOX", 4, &["\\Deleted"]);
+    scene.assert_heals();
+    fs::remove_file(scene.file("INBOX", 2)).unwrap();
+    for _ in 0..3 {
+        let output = scene.sync();
+        assert!([0, 1].contains(&output.code), "{output:?}");
+    }
+    let commands = scene.server.commands();
+    assert!(!commands.iter().any(|c| c.name.ends_with("EXPUNGE") || c.name == "CLOSE"), "{commands:?}");
+    let left: Vec<u32> = scene.server.state().messages("INBOX").iter().map(|m| m.uid).collect();
+    assert_eq!(left, [1, 2, 3, 4, 5]);
+    assert!(scene.server.state().messages("INBOX")[1].flags.contains("\\Deleted"));
+    // It stays deleted here, and does not come back.
+    assert_eq!(scene.account.files("INBOX").len(), 4);
+    let _ = scene.server.take_commands();
+    scene.sync_says(0, &[]);
+    scene.assert_told_nothing();
+    // Another client expunges.
+    for uid in [2, 4] {
+        scene.server.state().expunge("INBOX", uid);
+        scene.unwanted(uid);
+    }
+    scene.assert_heals();
+}
+
+/// Makes one of everything that a pass does.
+fn bustle(scene: &Scene) {
+    scene.arrives(11);
+    scene.delivered(12);
+    scene.unwanted(1);
+    scene.server.state().expunge("INBOX", 1);
+    scene.unwanted(2);
+    fs::remove_file(scene.file("INBOX", 2)).unwrap();
+    scene.server.state().set_flags("INBOX", 3, &["\\Seen"]);
+    let path = scene.file("INBOX", 4);
+    scene.account.set_info(&path, "F");
+    scene.account.deliver("Mine", b"a: b\n\nmine\n");
+    scene.server.state().create("Theirs");
+    scene.arrives_in("Theirs", 13);
+    let path = scene.file("INBOX", 5);
+    scene.account.move_to(&path, "Old");
+}
+
+/// Returns an account about to do one of everything.
+fn busy(profile: Profile) -> Scene {
+    let scene = Scene::with(profile, "append_retry_after = \"500ms\"");
+    scene.server.state().create("Old");
+    for n in 1..=6 {
+        scene.arrives(n);
+    }
+    scene.assert_heals();
+    let _ = scene.server.take_commands();
+    bustle(&scene);
+    scene
+}
+
+#[test]
+fn t16_each_command_may_be_refused() {
+    for profile in [Profile::Full, Profile::Bare] {
+        let scene = busy(profile);
+        scene.sync();
+        let mut names: Vec<(String, u32)> = Vec::new();
+        for command in scene.server.take_commands() {
+            let nth = names.iter().filter(|(name, _)| *name == command.name).count();
+            names.push((command.name, u32::try_from(nth).unwrap() + 1));
+        }
+        assert!(names.len() > 10, "{names:?}");
+        for (i, (name, nth)) in names.iter().enumerate() {
+            if name == "LOGOUT" || *nth > 3 {
+                continue;
+            }
+            let answer = if i % 2 == 0 { "NO [CANNOT] I will not" } else { "BAD I do not understand" };
+            let scene = busy(profile);
+            let known = scene.snapshot();
+            scene.server.inject(name, When::Nth(*nth), Fault::Answer(answer.to_owned()));
+            let output = scene.sync();
+            let what = format!("{profile:?} {nth}. {name}: {answer}: {output:?}");
+            if !scene.server.fired().iter().any(|f| f.ends_with(" answer")) {
+                // The connections share the work differently each time.
+                assert!(*nth > 1, "{what}");
+                continue;
+            }
+            assert!([0, 1, 3, 5].contains(&output.code), "{what}");
+            assert!(!output.stderr.contains("panicked"), "{what}");
+            drop(known);
+            scene.assert_whole_or(&[b"a: b\n\nmine\n"]);
+            scene.server.calm();
+            // What the server refused for good is tried again only when asked.
+            let output = scene.account.run(&["sync", "--full"]);
+            assert_eq!(output.code, 0, "{what}, and then {output:?}");
+            scene.assert_heals();
+        }
+    }
+}
+
+#[test]
+fn t16_a_refused_append_is_told_and_the_others_go_on() {
+    let permanent = ["NO [OVERQUOTA] full", "NO [LIMIT] too many", "NO [CANNOT] this not", "BAD [TOOBIG] no", "NO no"];
+    for text in permanent {
+        for how in [Fault::Answer(text.to_owned()), Fault::Refuse(text.to_owned())] {
+            let scene = Scene::synced(Profile::Outlook, 2);
+            scene.delivered(3);
+            scene.arrives(4);
+            let fired = format!("APPEND {}", how.name());
+            for nth in 1..=8 {
+                scene.server.inject("APPEND", When::Nth(nth), how.clone());
+            }
+            if !Profile::Outlook.has("LITERAL+") && how.name() == "refuse" {
+                continue;
+            }
+            let output = scene.sync();
+            if how.name() == "refuse" && !scene.server.fired().contains(&fired) {
+                continue;
+            }
+            scene.assert_fired(&fired);
+            says(&output, 1, &["was not uploaded"]);
+            assert_here(&scene, 1..=4);
+            assert_ne!(scene.account.run(&["status"]).code, 0);
+            scene.server.calm();
+            says(&scene.account.run(&["sync", "--full"]), 0, &[]);
+            scene.assert_heals();
+        }
+    }
+}
+
+#[test]
+fn t16_a_server_that_asks_to_come_back_later_is_not_refusing() {
+    let texts = [
+        "NO [UNAVAILABLE] try later",
+        "BAD Request is throttled. Suggested Backoff Time: 299961 milliseconds",
+        "NO Server Unavailable. 15",
+        "BAD User is authenticated but not connected.",
+    ];
+    for text in texts {
+        for command in ["APPEND", "SELECT", "LIST", "UID FETCH"] {
+            let scene = Scene::synced(Profile::Outlook, 2);
+            scene.delivered(3);
+            scene.arrives(4);
+            scene.server.inject(command, When::Every, Fault::Answer(text.to_owned()));
+            let output = scene.sync();
+            scene.assert_fired(&format!("{command} answer"));
+            assert_eq!(output.code, 5, "{command} {text}: {output:?}");
+            assert_here(&scene, 1..=3);
+            scene.server.calm();
+            scene.assert_heals();
+        }
+    }
+}
+
+#[test]
+fn t16_a_server_full_of_silence_is_not_waited_for_when_asked_to_stop() {
+    let scene = Scene::synced(Profile::Full, 2);
+    scene.delivered(3);
+    scene.server.inject("SELECT", When::Every, Fault::Stall);
+    let mut child = scene.account.command(&["sync"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    while !scene.server.fired().contains(&"SELECT stall".to_owned()) {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::yield_now();
+    }
+    let pid = rustix::process::Pid::from_raw(child.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    scene.server.calm();
+    scene.assert_heals();
+}
+
+#[test]
+fn t43_unsolicited_data_is_no_news_of_deletions() {
+    let sent: [(&str, &[u8]); 12] = [
+        ("exists", b"* 9 EXISTS\r\n"),
+        ("fewer", b"* 1 EXISTS\r\n"),
+        ("recent", b"* 2 RECENT\r\n"),
+        ("expunge", b"* 1 EXPUNGE\r\n"),
+        ("flags without uid", b"* 1 FETCH (FLAGS (\\Deleted))\r\n"),
+        ("flags", b"* 2 FETCH (FLAGS (\\Seen) UID 2)\r\n"),
+        ("foreign uid", b"* 3 FETCH (UID 900 FLAGS (\\Seen))\r\n"),
+        ("alert", b"* OK [ALERT] the server will be down\r\n"),
+        ("unknown code", b"* OK [X-THING (a \"b\" {2}\r\nxy)] hm\r\n"),
+        ("capability", b"* CAPABILITY IMAP4rev1\r\n"),
+        ("unknown", b"* XYZZY (nothing (happens)) \"here\"\r\n"),
+        ("vanished", b"* VANISHED 1:3\r\n"),
+    ];
+    for profile in [Profile::Full, Profile::Outlook] {
+        for (name, bytes) in sent {
+            for command in ["LIST", "SELECT", "UID FETCH", "APPEND"] {
+                let scene = Scene::with(profile, "append_retry_after = \"500ms\"");
+                for n in 1..=3 {
+                    scene.arrives(n);
+                }
+                scene.sync_says(0, &[]);
+                scene.delivered(4);
+                scene.server.inject(command, When::Every, Fault::Send(bytes.to_vec()));
+                let output = scene.account.run(&["sync", "--full"]);
+                let what = format!("{profile:?} {name} in {command}: {output:?}");
+                scene.assert_fired(&format!("{command} send"));
+                assert!([0, 1, 5].contains(&output.code), "{what}");
+                assert!(!output.stdout.contains("removed"), "{what}");
+                assert_here(&scene, 1..=4);
+                assert!(scene.server.state().messages("INBOX").len() >= 3, "{what}");
+                scene.assert_graves(0);
+                scene.server.calm();
+                says(&scene.account.run(&["sync", "--full"]), 0, &[]);
+                scene.assert_heals();
+            }
+        }
+    }
+}
+
+#[test]
+fn t43_the_last_words_of_a_server_are_shown() {
+    let scene = Scene::synced(Profile::Full, 2);
+    scene.arrives(3);
+    scene.server.inject("SELECT", When::Every, Fault::Send(b"* BYE the disk of the server is full\r\n".to_vec()));
+    scene.server.inject("SELECT", When::Every, Fault::Close(At::Middle));
+    let output = scene.sync();
+    assert!([1, 5].contains(&output.code), "{output:?}");
+    says(&output, output.code, &["the disk of the server is full"]);
+    assert_here(&scene, 1..=2);
+    scene.server.calm();
+    scene.assert_heals();
+}
+
+#[test]
+fn t43_a_server_that_talks_nonsense_is_left() {
+    let nonsense = [
+        ("literal of 4 GB", Fault::huge_literal(4_294_967_295)),
+        ("literal without end", Fault::Send(b"* 1 FETCH (UID 1 BODY[] {99999999999999999999}\r\n".to_vec())),
+        ("parentheses", Fault::deep_parentheses(100_000)),
+        ("no line", Fault::Send(vec![b'x'; 3 << 20])),
+        ("bytes", Fault::Send(b"\0\xff\xfe\r\n\r\n\r\n* \r\n*\r\n".to_vec())),
+        ("a foreign tag", Fault::Send(b"zz9 OK done\r\n".to_vec())),
+        ("flags that are none", Fault::Send(b"* 1 FETCH (UID 1 FLAGS ((((\r\n".to_vec())),
+        ("a FETCH twice", Fault::Send(b"* 1 FETCH (UID 1 FLAGS (\\Seen))\r\n* 1 FETCH (UID 1 FLAGS ())\r\n".to_vec())),
+    ];
+    for (name, fault) in nonsense {
+        for command in ["LIST", "SELECT", "UID FETCH"] {
+            let scene = Scene::synced(Profile::NoCondstore, 3);
+            scene.arrives(4);
+            scene.server.inject(command, When::Every, fault.clone());
+            let output = scene.account.run(&["sync", "--full"]);
+            let what = format!("{name} in {command}: {output:?}");
+            scene.assert_fired(&format!("{command} send"));
+            assert!([0, 1, 5].contains(&output.code), "{what}");
+            assert!(!output.stdout.contains("removed"), "{what}");
+            assert_here(&scene, 1..=3);
+            scene.assert_whole();
+            scene.server.calm();
+            says(&scene.account.run(&["sync", "--full"]), 0, &[]);
+            scene.assert_heals();
+        }
+    }
+}
+
+#[test]
+fn t46_numbers_that_are_none_hold_one_mailbox() {
+    let edit = |from: &'static str, to: &'static str| Fault::edit(move |line| Some(line.replace(from, to)));
+    let faults = [
+        ("UID FETCH", edit("UID 2 ", "UID 0 ")),
+        ("UID FETCH", edit("UID 2 ", "UID 4294967296 ")),
+        ("UID FETCH", edit("UID 2 ", "UID -2 ")),
+        ("SELECT", Fault::with_code("UIDNEXT", "0")),
+        ("SELECT", Fault::with_code("UIDNEXT", "18446744073709551616")),
+        ("SELECT", edit("* 3 EXISTS", "* -3 EXISTS")),
+        ("SELECT", edit("* 3 EXISTS", "* 4294967299 EXISTS")),
+    ];
+    for (command, fault) in faults {
+        let scene = Scene::synced(Profile::NoCondstore, 3);
+        let before = scene.snapshot();
+        for nth in 1..=9 {
+            scene.server.inject(command, When::Nth(nth), fault.clone());
+        }
+        let output = scene.account.run(&["sync", "--full"]);
+        scene.assert_fired(&format!("{command} edit"));
+        says(&output, 1, &["INBOX"]);
+        assert!(!output.stderr.contains("panicked"), "{output:?}");
+        assert!(scene.snapshot() == before, "{output:?}");
+        scene.assert_told_nothing();
+        scene.server.calm();
+        scene.assert_heals();
+    }
+}
+
+#[test]
+fn t46_the_largest_numbers_are_numbers() {
+    let scene = Scene::synced(Profile::Full, 1);
+    {
+        let mut state = scene.server.state();
+        let inbox = state.mailbox_mut("INBOX");
+        inbox.uid_next = u32::MAX - 2;
+        inbox.highest_mod_seq = (1 << 63) - 100;
+    }
+    for n in 2..=3 {
+        scene.arrives(n);
+    }
+    scene.assert_heals();
+    // UIDNEXT may be missing (RFC 3501 §7.1 calls it required, some servers do not).
+    scene.arrives_in("INBOX", 4);
+    scene.server.inject("SELECT", When::Every, Fault::without_code("UIDNEXT"));
+    scene.sync_says(0, &[]);
+    scene.assert_fired("SELECT edit");
+    scene.server.calm();
+    scene.assert_heals();
+}
+
+/// Puts what a server keeps onto one of another profile, and the account there.
+fn migrate(scene: &mut Scene, profile: Profile) {
+    let server = Server::spawn(profile).unwrap();
+    let state = scene.server.state().clone();
+    *server.state() = state;
+    let config = fs::read_to_string(scene.account.config()).unwrap();
+    let port = |server: &Server| format!("port = {}", server.port());
+    fs::write(scene.account.config(), config.replace(&port(&scene.server), &port(&server))).unwrap();
+    scene.server = server;
+}
+
+#[test]
+fn t47_without_a_change_counter_flags_arrive_all_the_same() {
+    let mut scene = Scene::synced(Profile::Full, 5);
+    let (mut uid, mut flags) = (0, vec!["\\Seen"]);
+    for profile in [Profile::Outlook, Profile::Full, Profile::NoQresync, Profile::Bare, Profile::NoCondstore] {
+        migrate(&mut scene, profile);
+        uid += 1;
+        flags = if flags.len() == 1 { vec!["\\Seen", "\\Flagged"] } else { vec!["\\Seen"] };
+        scene.server.state().set_flags("INBOX", uid, &flags);
+        scene.assert_heals();
+        // And once more on the same server.
+        scene.server.state().set_flags("INBOX", uid, &["\\Answered"]);
+        let path = scene.file("INBOX", 6 - uid);
+        scene.account.set_info(&path, "DF");
+        scene.assert_heals();
+    }
+}
+
+#[test]
+fn t47_a_mailbox_without_mod_sequences_is_listed() {
+    for profile in [Profile::Full, Profile::NoQresync] {
+        let scene = Scene::synced(profile, 5);
+        let none = Fault::edit(|line| {
+            let Some((head, tail)) = line.split_once("[HIGHESTMODSEQ ") else { return Some(line.to_owned()) };
+            Some(format!("{head}[NOMODSEQ]{}", tail.split_once(']').unwrap().1))
+        });
+        scene.server.inject("SELECT", When::Every, none);
+        let status = |line: &str| {
+            let text = line.split(" HIGHESTMODSEQ ").collect::<Vec<_>>();
+            Some(if text.len() == 2 { format!("{} HIGHESTMODSEQ 0)", text[0]) } else { line.to_owned() })
+        };
+        scene.server.inject("LIST", When::Every, Fault::edit(status));
+        for uid in 1..=3 {
+            scene.server.state().set_flags("INBOX", uid, &["\\Seen"]);
+            scene.sync_says(0, &[]);
+            scene.assert_fired("SELECT edit");
+            scene.account.assert_equal(Remote::Sim(&scene.server));
+        }
+        scene.server.inject("ENABLE", When::Every, Fault::edit(|line| (!line.starts_with("* ENABLED")).then(|| line.to_owned())));
+        scene.server.state().set_flags("INBOX", 4, &["\\Seen"]);
+        scene.sync_says(0, &[]);
+        scene.account.assert_equal(Remote::Sim(&scene.server));
+        scene.server.calm();
+        scene.assert_heals();
+    }
+    assert!(DATE > 0);
+}
