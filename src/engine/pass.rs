@@ -509,12 +509,7 @@ impl Pass<'_> {
     }
 
     /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
-    async fn failed(
-        &self,
-        mailbox: &MailboxName,
-        error: Error,
-        left: &mut BTreeSet<MailboxName>,
-    ) -> Result<(), Error> {
+    async fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
         self.write_down_failure(mailbox, &error).await;
         if error.is_for_account() {
             return Err(error);

@@ -79,7 +79,8 @@ fn a_deletion_crosses_unless_the_other_side_wants_to_keep_the_message() {
             let trash_now = if to_trash { format!("; Trash: {thrown}") } else { "; Trash:".to_owned() };
             assert_eq!(world.listing(), format!("{inbox}{}", if trash { &trash_now } else { "" }), "{mode}");
             for (subject, _, there, here, stays) in ROWS {
-                let buried = there == "-" && here != "-" && !stays || here == "-" && there != "-" && !stays && !to_trash;
+                let buried =
+                    there == "-" && here != "-" && !stays || here == "-" && there != "-" && !stays && !to_trash;
                 assert_eq!(world.is_buried(subject), buried, "{mode} {subject}");
             }
         }

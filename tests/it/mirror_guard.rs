@@ -3,7 +3,11 @@
 use crate::mirror::{Host, World, on_dovecots, on_sims};
 
 fn everywhere(rows: impl Fn(&Host)) {
-    let able = |host: &Host| if host.has("UIDPLUS") { rows(host) };
+    let able = |host: &Host| {
+        if host.has("UIDPLUS") {
+            rows(host)
+        }
+    };
     on_sims(able);
     on_dovecots(able);
 }

@@ -114,7 +114,8 @@ async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Resul
         .filter_map(|planned| {
             let Op::Move { link, into, name, flags, .. } = &planned.op else { return None };
             let link = site.base.get(link)?;
-            let state = LinkState::Uploading { name: name.clone(), flags: carried_flags(link, flags)?, uid_next, since };
+            let state =
+                LinkState::Uploading { name: name.clone(), flags: carried_flags(link, flags)?, uid_next, since };
             let (content, internal_date) = (link.content, link.internal_date);
             Some((*into, NewLink { state, content, internal_date, inode: None }))
         })
