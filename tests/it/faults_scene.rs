@@ -25,7 +25,8 @@ pub struct Scene {
 
 /// Returns the mail of a number, as served.
 pub fn mail(number: u32) -> Vec<u8> {
-    format!("Message-ID: <{number}@example.org>\r\nSubject: mail {number}\r\n\r\nThis is mail {number}.\r\n").into_bytes()
+    format!("Message-ID: <{number}@example.org>\r\nSubject: mail {number}\r\n\r\nThis is mail {number}.\r\n")
+        .into_bytes()
 }
 
 /// Returns the mail of a number as a file.
@@ -292,7 +293,12 @@ pub fn run(mut command: Command) -> Output {
 pub fn strace(command: &Command, trace: &Path, inject: &str, path: Option<&Path>) -> Command {
     let mut strace = Command::new("strace");
     let calls = inject.split(':').next().unwrap();
-    strace.args(["-f", "-qq", "-o"]).arg(trace).args(["-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")]);
+    strace.args(["-f", "-qq", "-o"]).arg(trace).args([
+        "-e",
+        &format!("trace={calls}"),
+        "-e",
+        &format!("inject={inject}"),
+    ]);
     if let Some(path) = path {
         strace.arg("-P").arg(path);
     }

@@ -383,7 +383,8 @@ fn t11_no_uidvalidity_is_no_mailbox() {
         scene.server.state().create("Other");
         scene.arrives_in("Other", 4);
         scene.arrives(5);
-        let fault = if value.is_empty() { Fault::without_code("UIDVALIDITY") } else { Fault::with_code("UIDVALIDITY", value) };
+        let fault =
+            if value.is_empty() { Fault::without_code("UIDVALIDITY") } else { Fault::with_code("UIDVALIDITY", value) };
         for nth in 1..=4 {
             scene.server.inject("SELECT INBOX", When::Nth(nth), fault.clone());
         }
@@ -755,7 +756,11 @@ fn t47_a_mailbox_without_mod_sequences_is_listed() {
             scene.assert_fired("SELECT edit");
             scene.account.assert_equal(Remote::Sim(&scene.server));
         }
-        scene.server.inject("ENABLE", When::Every, Fault::edit(|line| (!line.starts_with("* ENABLED")).then(|| line.to_owned())));
+        scene.server.inject(
+            "ENABLE",
+            When::Every,
+            Fault::edit(|line| (!line.starts_with("* ENABLED")).then(|| line.to_owned())),
+        );
         scene.server.state().set_flags("INBOX", 4, &["\\Seen"]);
         scene.sync_says(0, &[]);
         scene.account.assert_equal(Remote::Sim(&scene.server));
