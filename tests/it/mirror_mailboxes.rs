@@ -102,7 +102,8 @@ const SMALL_GUARD: &str = "[account.a.deletions]\nguard_count = 3";
 
 #[test]
 fn a_large_mailbox_deleted_there_is_held() {
-    everywhere(|host| {
+    for kind in [Kind::Sim(postkeep_sim::Profile::Bare), Kind::Dovecot(Profile::Full.into())] {
+        let host = &Host::start(kind);
         for undo in [false, true] {
             let world = tree(host, SMALL_GUARD);
             (0..5).for_each(|n| world.append("Other", &format!("m{n}"), &[], 1_000));
@@ -123,7 +124,7 @@ fn a_large_mailbox_deleted_there_is_held() {
                 assert!((0..5).all(|n| world.is_buried(&format!("m{n}"))));
             }
         }
-    });
+    }
 }
 
 /// No maildir that is missing deletes a mailbox.
