@@ -236,7 +236,12 @@ impl Pass<'_> {
     /// Notes that something about the account could not be done.
     pub(super) fn account_problem(&self, text: String, advice: Option<String>) {
         tracing::warn!(account = self.account.name, "{text}");
-        lock(&self.ledger).problems.push(Problem { scope: String::new(), text, advice });
+        let problem = Problem { scope: String::new(), text, advice };
+        let mut ledger = lock(&self.ledger);
+        // Each round may find it.
+        if !ledger.problems.contains(&problem) {
+            ledger.problems.push(problem);
+        }
     }
 
     /// Notes what a dry run would do.
