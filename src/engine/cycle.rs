@@ -292,8 +292,9 @@ async fn ask_for_uploads(
     if session.selected().is_none_or(|s| s.raw != raw_name(mailbox)) {
         session.select(&raw_name(mailbox)).await?;
     }
-    let mut free = unlinked_from(pass, session, id, first).await?;
+    // Before asking: an answer is as old as the question.
     let early = pass.is_too_early();
+    let mut free = unlinked_from(pass, session, id, first).await?;
     let mut answers = BTreeMap::new();
     for link in &pending {
         let Some(uid_next) = since(link) else { continue };
