@@ -376,7 +376,8 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
     let Examined { mailbox, observed, scanned, remote_mask, local_mask, waiting, notes, .. } = examined;
     let id = mailbox.id;
     let (now, clock) = (pass.now(), std::time::SystemTime::now());
-    let problem = (!notes.is_empty()).then(|| notes.join("; "));
+    let joined = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join("; "));
+    let (notes, problems) = (joined(notes), joined(pass.problems_of(&mailbox.name)));
     let complete = pass
         .db
         .commit(move |tx| {
@@ -406,7 +407,9 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
             if complete {
                 row.last_complete = Some(now);
             }
-            row.problem = problem;
+            row.problem = if complete { notes } else { problems };
+            // Else nothing would look again and take the words back.
+            row.must_scan |= !complete && row.problem.is_some();
             tx.update_mailbox(&row)?;
             Ok(complete)
         })

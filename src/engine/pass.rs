@@ -233,6 +233,11 @@ impl Pass<'_> {
         lock(&self.ledger).rows.entry(mailbox.clone()).or_default().problems.insert(text);
     }
 
+    /// Returns what was noted about a mailbox.
+    pub(super) fn problems_of(&self, mailbox: &MailboxName) -> Vec<String> {
+        lock(&self.ledger).rows.get(mailbox).map(|row| row.problems.iter().cloned().collect()).unwrap_or_default()
+    }
+
     /// Notes that something about the account could not be done.
     pub(super) fn account_problem(&self, text: String, advice: Option<String>) {
         tracing::warn!(account = self.account.name, "{text}");
@@ -504,12 +509,7 @@ impl Pass<'_> {
     }
 
     /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
-    async fn failed(
-        &self,
-        mailbox: &MailboxName,
-        error: Error,
-        left: &mut BTreeSet<MailboxName>,
-    ) -> Result<(), Error> {
+    async fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
         self.write_down_failure(mailbox, &error).await;
         if error.is_for_account() {
             return Err(error);
