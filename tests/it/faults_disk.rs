@@ -121,10 +121,7 @@ fn t06_a_message_is_durable_before_the_base_says_so() {
 #[test]
 fn t06_state_and_maildir_may_be_on_two_file_systems() {
     let scene = Scene::new(Profile::Full);
-    let _mounts = [
-        Mount::tmpfs(scene.account.maildir(), "4m"),
-        Mount::tmpfs(scene.account.state_dir(), "4m"),
-    ];
+    let _mounts = [Mount::tmpfs(scene.account.maildir(), "4m"), Mount::tmpfs(scene.account.state_dir(), "4m")];
     (1..=4).for_each(|n| assert_eq!(scene.arrives(n), n));
     scene.assert_heals();
     let (kept, gone) = (scene.file("INBOX", 1), scene.file("INBOX", 2));

@@ -25,7 +25,8 @@ pub struct Scene {
 
 /// Returns the mail of a number, as served.
 pub fn mail(number: u32) -> Vec<u8> {
-    format!("Message-ID: <{number}@example.org>\r\nSubject: mail {number}\r\n\r\nThis is mail {number}.\r\n").into_bytes()
+    format!("Message-ID: <{number}@example.org>\r\nSubject: mail {number}\r\n\r\nThis is mail {number}.\r\n")
+        .into_bytes()
 }
 
 /// Returns the mail of a number as a file.
@@ -68,6 +69,12 @@ impl Scene {
     pub fn arrives_in(&self, mailbox: &str, number: u32) -> u32 {
         self.mails.borrow_mut().insert(number);
         self.server.state().append(mailbox, &mail(number), &[], DATE + i64::from(number))
+    }
+
+    /// Mail of this number arrives in a new mailbox on the server.
+    pub fn arrives_in_new(&self, mailbox: &str, number: u32) {
+        self.server.state().create(mailbox);
+        self.arrives_in(mailbox, number);
     }
 
     /// Mail of this number is put into INBOX here.
@@ -233,7 +240,12 @@ impl Mount {
 
     /// Gives it another size.
     pub fn resize(&self, size: &str) {
-        as_root("mount", &["-o", &format!("remount,size={size}"), self.0.to_str().unwrap()]);
+        self.remount(&format!("size={size}"));
+    }
+
+    /// Gives it other options, as `ro`.
+    pub fn remount(&self, options: &str) {
+        as_root("mount", &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()]);
     }
 }
 
@@ -292,7 +304,12 @@ pub fn run(mut command: Command) -> Output {
 pub fn strace(command: &Command, trace: &Path, inject: &str, path: Option<&Path>) -> Command {
     let mut strace = Command::new("strace");
     let calls = inject.split(':').next().unwrap();
-    strace.args(["-f", "-qq", "-o"]).arg(trace).args(["-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")]);
+    strace.args(["-f", "-qq", "-o"]).arg(trace).args([
+        "-e",
+        &format!("trace={calls}"),
+        "-e",
+        &format!("inject={inject}"),
+    ]);
     if let Some(path) = path {
         strace.arg("-P").arg(path);
     }
