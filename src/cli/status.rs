@@ -10,7 +10,7 @@ use super::time::Moment;
 use super::{Exit, Failure, approve};
 use crate::config::{Account, Config};
 use crate::db::{self, Db, Tx};
-use crate::model::{Link, LinkState, MailboxName};
+use crate::model::{Link, LinkState, MailboxName, SkipReason};
 
 /// Show how things stand, and why
 #[derive(Debug, clap::Args)]
@@ -134,6 +134,8 @@ fn gather_mailboxes(tx: &Tx<'_>) -> Result<Vec<MailboxStatus>, db::Error> {
 
 fn skipped(link: &Link) -> Option<SkippedMessage> {
     match &link.state {
+        // That is how it is meant to be.
+        LinkState::Skipped { reason: SkipReason::Kept, .. } => None,
         LinkState::Skipped { uid, name, reason } => Some(SkippedMessage {
             uid: uid.map(crate::model::Uid::get),
             file: name.as_ref().map(ToString::to_string),

@@ -49,6 +49,8 @@ pub(super) struct Examined {
     pub remote_mask: Mask,
     /// The flags that the maildir keeps.
     pub local_mask: Mask,
+    /// What is new or changed here goes to the server; false in a backup, and where nothing can be changed.
+    pub push: bool,
     /// Uploads of an earlier run that the server may still be at.
     pub waiting: bool,
     /// Messages that were paired by content.
@@ -171,6 +173,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         scanned,
         remote_mask,
         local_mask,
+        push: policy.push,
         waiting,
         matched,
         fresh,
@@ -243,6 +246,7 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
         scanned,
         remote_mask: Mask::all(),
         local_mask: Mask::all(),
+        push: true,
         waiting: false,
         matched: 0,
         fresh: false,
@@ -373,7 +377,7 @@ pub(super) struct Outcome {
 
 /// Moves the cursor and the stamp of a mailbox if everything that was seen is agreed; returns whether it is complete.
 pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome) -> Result<bool, Error> {
-    let Examined { mailbox, observed, scanned, remote_mask, local_mask, waiting, notes, .. } = examined;
+    let Examined { mailbox, observed, scanned, remote_mask, local_mask, push, waiting, notes, .. } = examined;
     let id = mailbox.id;
     let (now, clock) = (pass.now(), std::time::SystemTime::now());
     let joined = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join("; "));
@@ -403,6 +407,8 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
             }
             let counts = tx.count(id)?;
             let unfinished = counts.downloading + counts.uploading > 0;
+            // What a backup has beyond the server is its own, and is looked at again each time.
+            let here = here || !push && scanned.as_ref().is_none_or(|s| s.doubt.is_none());
             let complete = there && here && !unfinished && !waiting && !outcome.left && !outcome.failed;
             if complete {
                 row.last_complete = Some(now);

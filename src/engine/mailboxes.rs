@@ -458,6 +458,9 @@ pub(super) async fn bury(pass: &Pass<'_>, examined: Examined) -> Result<bool, Er
     }
     pass.db.commit(move |tx| delete(tx, id)).await?;
     tracing::info!(mailbox = %name, left, "a mailbox that is gone from the server was ended");
+    if left > 0 {
+        pass.touch(&name);
+    }
     Ok(left == 0)
 }
 

@@ -31,15 +31,29 @@ pub fn may_be_half(planned: &Planned) -> bool {
     again || planned.op.removes().is_some() || matches!(planned.op, Op::Upload { link: None, .. })
 }
 
-/// Tells whether any file that is to be uploaded could be one whose message is without its file.
+/// Tells whether any file that is to be uploaded could be one whose message is without its file, or may be so soon.
 #[must_use]
-pub fn may_have_moved_here<'a>(plans: impl Iterator<Item = &'a [Planned]>) -> bool {
+pub fn may_have_moved_here<'a>(parts: impl Iterator<Item = &'a Part>) -> bool {
     let (mut gone, mut came) = (false, false);
-    for planned in plans.flatten() {
-        gone |= matches!(planned.op, Op::Expunge { .. } | Op::Download { link: Some(_), .. });
-        came |= matches!(planned.op, Op::Upload { .. });
+    for part in parts {
+        gone |= part.base.values().any(|link| is_unanswered(part, link));
+        for planned in &part.plan {
+            gone |= matches!(planned.op, Op::Expunge { .. } | Op::Download { link: Some(_), .. });
+            came |= matches!(planned.op, Op::Upload { .. });
+        }
     }
     gone && came
+}
+
+/// Tells whether a link stands for an upload of which it is not known yet what became of it, or that is only now found
+/// to have happened.
+fn is_unanswered(part: &Part, link: &Link) -> bool {
+    // The few that are uploads are looked for in the plan, which may be long.
+    matches!(link.state, LinkState::Uploading { .. })
+        && matches!(
+            part.plan.iter().map(|p| &p.op).find(|op| op.link() == Some(link.id)),
+            None | Some(Op::Adopt { .. })
+        )
 }
 
 /// Returns the sizes of the messages that are without, whose files are here: only a message of such a size can be one of them.
@@ -84,8 +98,8 @@ fn content_synced(part: &Part, link: LinkId) -> Option<ContentKey> {
 /// A file's content is its digest. A message's is its fingerprint together with its INTERNALDATE, which a move keeps; a
 /// fingerprint that stands for different contents proves nothing.
 ///
-/// What an interrupted upload may still have brought to another place is not expunged yet: it is half of a move, and
-/// only the answer to that upload can tell what the other half is.
+/// What an interrupted upload may have brought somewhere is neither expunged nor uploaded elsewhere yet: it may be half
+/// of a move, and only the answer to that upload can tell what the other half is.
 pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
     postpone(parts);
     pair(
@@ -93,7 +107,9 @@ pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
         content_expunged,
         |part, op| {
             let Op::Upload { name, .. } = op else { return None };
-            Some(part.files.get(name)?.digest)
+            // What is kept in its place did not come from another.
+            let came = content_removed(part, op).is_none();
+            part.files.get(name).filter(|_| came).map(|content| content.digest)
         },
         |link| link.content.map(|c| c.digest),
         move_there,
@@ -111,21 +127,23 @@ pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
 }
 
 fn postpone(parts: &mut BTreeMap<MailboxId, Part>) {
-    let waits = |part: &Part, link: &Link| {
-        let uploading = matches!(link.state, LinkState::Uploading { .. });
-        uploading && !part.plan.iter().any(|planned| planned.op.link() == Some(link.id))
+    let unanswered = |part: &Part| -> Vec<ContentKey> {
+        part.base.values().filter(|link| is_unanswered(part, link)).filter_map(|link| link.content).collect()
     };
-    let waiting: BTreeSet<ContentKey> = parts
-        .values()
-        .flat_map(|part| part.base.values().filter(|link| waits(part, link)).filter_map(|link| link.content))
-        .collect();
-    if waiting.is_empty() {
+    let unanswered: BTreeSet<ContentKey> = parts.values().flat_map(unanswered).collect();
+    if unanswered.is_empty() {
         return;
     }
     for part in parts.values_mut() {
         let mut plan = std::mem::take(&mut part.plan);
         let count = plan.len();
-        plan.retain(|planned| content_expunged(part, &planned.op).is_none_or(|content| !waiting.contains(&content)));
+        plan.retain(|planned| {
+            let content = match &planned.op {
+                Op::Upload { link: None, name, .. } => part.files.get(name).copied(),
+                op => content_expunged(part, op),
+            };
+            content.is_none_or(|content| !unanswered.contains(&content))
+        });
         part.postponed = plan.len() < count;
         part.plan = plan;
     }
@@ -384,6 +402,19 @@ mod tests {
         let (a, b) = (&parts[&MailboxId(1)], &parts[&MailboxId(2)]);
         assert_eq!(a.plan.iter().map(ToString::to_string).collect::<Vec<_>>(), ["expunge uid 8: deleted here"]);
         assert!(a.postponed && !b.postponed);
+        // Nor is a file uploaded that was moved away before the answer, or in the round in which it comes.
+        for answered in [false, true] {
+            let (mut a, mut b) = (part("A"), part("B"));
+            uploading(&mut a, content(1, 1));
+            if answered {
+                let op = Op::Adopt { link: LinkId(3), uid: uid(1), name: name("x") };
+                a.plan.push(Planned { op, why: Why::Interrupted });
+            }
+            comes_here(&mut b, "x", content(1, 1));
+            comes_here(&mut b, "y", content(2, 2));
+            let text = result(a, b);
+            assert!(text.ends_with("B: upload y (): new here\n") && !text.contains("upload x"), "{text}");
+        }
         // It did not happen: the move is made now.
         let mut b = part("B");
         uploading(&mut b, content(1, 1));

@@ -180,8 +180,8 @@ pub(super) struct Scanned {
     pub local: Local,
     /// Why what is missing is not proven to be gone.
     pub doubt: Option<Doubt>,
-    /// Files that hold what their link says, under another inode: as after a copy of the tree.
-    pub inodes: Vec<(LinkId, u64)>,
+    /// Files that were read, and hold what their link says, under another inode: as after a copy of the tree.
+    pub inodes: BTreeMap<LinkId, u64>,
 }
 
 /// A maildir and the names of its links, read side by side.
@@ -204,22 +204,15 @@ pub(super) fn compare_local(db: &Db, maildir: &Maildir, read: Read, mask: &Mask)
     drop(names);
     let suspects = db.read_now(move |tx| tx.links_by_ids(&suspects))?;
     let scan = Arc::new(scan);
-    let mut inodes = Vec::new();
+    let mut inodes = BTreeMap::new();
     for link in suspects {
         let Some(name) = link.name().cloned() else { continue };
         let Some(found) = scan.get(&name) else { continue };
-        let same = match maildir.read(&found.file()) {
-            Ok(mut message) => match (message.key(), link.content) {
-                (Ok(key), Some(content)) => key == content,
-                // A skipped file that can be read now is another one than the one that could not.
-                (Ok(_), None) => false,
-                // What cannot be read is not known to be another message.
-                (Err(_), _) => true,
-            },
-            Err(_) => true,
-        };
-        if same {
-            inodes.push((link.id, found.inode));
+        // What cannot be read, or went to another name meanwhile, is known neither to be the message nor not to be it.
+        let Ok(keyed) = maildir.key(&found.file()) else { continue };
+        // A skipped file that can be read now is another one than the one that could not.
+        if link.content == Some(keyed.key) {
+            inodes.insert(link.id, keyed.inode);
         } else {
             let message = messages.entry(name).or_insert_with(|| message(&found));
             message.replaced = true;

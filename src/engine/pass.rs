@@ -540,7 +540,7 @@ impl Pass<'_> {
 
     /// Recognises moves over all mailboxes, in both directions.
     async fn find_moves(&self, examined: &mut [Examined]) -> Result<(), Error> {
-        if moves::may_have_moved_here(examined.iter().map(|e| e.part.plan.as_slice())) {
+        if moves::may_have_moved_here(examined.iter().map(|e| &e.part)) {
             for one in &mut *examined {
                 let (Some(scanned), Some(maildir)) = (&one.scanned, &one.maildir) else { continue };
                 let uploads = one.part.plan.iter().filter_map(|p| match &p.op {

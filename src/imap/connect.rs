@@ -26,7 +26,7 @@ pub struct Connect {
     pub port: u16,
     /// Encryption.
     pub tls: Tls,
-    /// Where bodies above 1 MiB wait, in files without a name; on the file system with the room for them.
+    /// Where bodies above 512 KiB wait, in files without a name; on the file system with the room for them.
     pub spool_dir: PathBuf,
     /// The largest message that is accepted, in bytes. A larger one breaks the connection, so sizes are asked first.
     pub max_literal: u64,

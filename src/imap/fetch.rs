@@ -17,7 +17,7 @@ use crate::model::{Digest, Fingerprint, Flags, RemoteMessage, Uid, UidSet};
 /// Bytes of a message as the server gave them, whole.
 #[derive(Debug)]
 pub enum Body {
-    /// Up to 1 MiB.
+    /// Up to 512 KiB.
     Memory(Vec<u8>),
     /// A larger one: a file without a name, at its beginning, and its length in bytes.
     File(File, u64),

@@ -36,7 +36,7 @@ const MAX_FETCH_LINE: usize = 64 << 10;
 /// A literal that is not part of a message: a mailbox name.
 const MAX_NAME: u64 = 64 << 10;
 /// Literals of one FETCH that are kept in memory; what goes beyond waits in files.
-const MAX_MEMORY: u64 = 1 << 20;
+const MAX_MEMORY: u64 = 512 << 10;
 const MAX_LITERALS: usize = 64;
 const MAX_DEPTH: usize = 64;
 /// One read of this size costs less than several small ones, through TLS as well.

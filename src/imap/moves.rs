@@ -44,6 +44,13 @@ impl Session {
         Ok(pairs)
     }
 
+    /// Tells whether what is moved or expunged stays in the mailbox, marked as deleted: the server has neither MOVE nor
+    /// UIDPLUS, and a plain EXPUNGE would take along what others marked.
+    #[must_use]
+    pub fn leaves_behind(&self) -> bool {
+        !["MOVE", "UIDPLUS"].iter().any(|capability| self.connection.capabilities.has(capability))
+    }
+
     async fn transfer(&mut self, command: Command, batch: &UidSet) -> Result<Vec<(Uid, Uid)>, Error> {
         let mailbox = self.here()?;
         let mut codes = Vec::new();

@@ -1,8 +1,8 @@
 //! The names of message files: `unique name`, and after a `:` the `info` with the flags in it.
 
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Error;
@@ -124,9 +124,17 @@ pub fn unique_name() -> Result<UniqueName, Error> {
     static HOST: LazyLock<String> =
         LazyLock::new(|| host(&std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default()));
 
-    let random = getrandom::u64().map_err(Error::Random)?;
+    // Drawn once: with the counter it is another name each time, with the rest another one in each process.
+    static PROCESS: OnceLock<(u32, u64)> = OnceLock::new();
+    let (process, random) = match PROCESS.get() {
+        Some(drawn) => *drawn,
+        None => {
+            let random = getrandom::u64().map_err(Error::Random)?;
+            *PROCESS.get_or_init(|| (std::process::id(), random))
+        }
+    };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (counter, process) = (COUNTER.fetch_add(1, Ordering::Relaxed), std::process::id());
+    let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
     let (seconds, micros) = (now.as_secs(), now.subsec_micros());
     let mut name = format!("{seconds}.M{micros}P{process}Q{counter}R{random:016x}.{}", *HOST);
     name.truncate(LONGEST);

@@ -85,6 +85,8 @@ pub struct Snapshot {
 /// An account called `a` with its configuration, maildir and state.
 pub struct Account {
     dir: tempfile::TempDir,
+    /// Mailboxes lie as `.Lists.rust` in the root, which is the INBOX.
+    plus_plus: bool,
 }
 
 impl Account {
@@ -101,7 +103,7 @@ impl Account {
     /// Makes an account on a port of 127.0.0.1; `extra` are more lines of its table in the configuration, and may open
     /// further tables.
     pub fn new(port: u16, user: &str, password: &str, extra: &str) -> Self {
-        let account = Self { dir: scratch("postkeep") };
+        let account = Self { dir: scratch("postkeep"), plus_plus: extra.contains("maildir++") };
         let path = |name: &str| account.dir.path().join(name).display().to_string();
         let (password_file, maildir, state_dir) = (path("password"), path("mail"), path("state"));
         let config = format!(
@@ -123,6 +125,26 @@ impl Account {
     /// Returns the root of the maildirs.
     pub fn maildir(&self) -> PathBuf {
         self.dir.path().join("mail")
+    }
+
+    /// Returns the directory of a mailbox whose name can stand for itself.
+    pub fn mailbox(&self, mailbox: &str) -> PathBuf {
+        match (self.plus_plus, mailbox) {
+            (false, _) => self.maildir().join(mailbox),
+            (true, "INBOX") => self.maildir(),
+            (true, _) => self.maildir().join(format!(".{}", mailbox.replace('/', "."))),
+        }
+    }
+
+    /// Returns the mailbox of a maildir.
+    fn mailbox_of(&self, dir: &Path) -> String {
+        let below = dir.strip_prefix(self.maildir()).unwrap().to_str().unwrap();
+        let name = match (self.plus_plus, below) {
+            (false, _) => below.to_owned(),
+            (true, "") => "INBOX".to_owned(),
+            (true, _) => below.trim_start_matches('.').replace('.', "/"),
+        };
+        unescaped(&name)
     }
 
     /// Returns the directory of the databases and the graveyard.
@@ -155,7 +177,7 @@ impl Account {
     /// Delivers a message to `new/` of a mailbox, as a delivery agent does; makes the maildir if there is none.
     pub fn deliver(&self, mailbox: &str, bytes: &[u8]) -> PathBuf {
         static COUNT: AtomicU32 = AtomicU32::new(1);
-        let dir = self.maildir().join(mailbox);
+        let dir = self.mailbox(mailbox);
         ["cur", "new", "tmp"].iter().for_each(|d| fs::create_dir_all(dir.join(d)).unwrap());
         let name = format!("1700000000.M{}.test", COUNT.fetch_add(1, Ordering::Relaxed));
         let (tmp, new) = (dir.join("tmp").join(&name), dir.join("new").join(&name));
@@ -173,7 +195,7 @@ impl Account {
 
     /// Moves a message to another maildir, as a mail reader does: under the same name. Returns its new path.
     pub fn move_to(&self, path: &Path, mailbox: &str) -> PathBuf {
-        let dir = self.maildir().join(mailbox);
+        let dir = self.mailbox(mailbox);
         ["cur", "new", "tmp"].iter().for_each(|d| fs::create_dir_all(dir.join(d)).unwrap());
         let to = dir.join("cur").join(path.file_name().unwrap());
         fs::rename(path, &to).unwrap();
@@ -188,31 +210,28 @@ impl Account {
 
     /// Returns the message files of a mailbox, those in `new/` first.
     pub fn files(&self, mailbox: &str) -> Vec<PathBuf> {
-        let dir = self.maildir().join(mailbox);
-        let mut files = Vec::new();
-        for place in ["new", "cur"] {
-            let mut found: Vec<PathBuf> = entries(&dir.join(place));
-            found.sort();
-            files.extend(found);
+        files_in(&self.mailbox(mailbox))
+    }
+
+    /// Returns the directories of all maildirs.
+    fn maildirs(&self) -> Vec<PathBuf> {
+        let (mut found, mut dirs) = (Vec::new(), vec![self.maildir()]);
+        while let Some(dir) = dirs.pop() {
+            dirs.extend(entries(&dir).into_iter().filter(|p| p.is_dir() && !is_maildir_part(p)));
+            if dir.join("cur").is_dir() {
+                found.push(dir);
+            }
         }
-        files
+        found
     }
 
     /// Returns the messages of every maildir. Bytes are as served.
     pub fn local(&self) -> Mailboxes {
-        let mut mailboxes = Mailboxes::new();
-        let mut dirs = vec![self.maildir()];
-        while let Some(dir) = dirs.pop() {
-            let inner = entries(&dir).into_iter().filter(|p| p.is_dir() && !is_maildir_part(p));
-            dirs.extend(inner);
-            if dir.join("cur").is_dir() {
-                let name = dir.strip_prefix(self.maildir()).unwrap().to_str().unwrap().to_owned();
-                let keywords = keywords(&dir);
-                let mails = self.files(&name).iter().map(|path| read(path, &keywords)).collect();
-                mailboxes.insert(name, mails);
-            }
-        }
-        mailboxes
+        let mails = |dir: &PathBuf| {
+            let keywords = keywords(dir);
+            files_in(dir).iter().map(|path| read(path, &keywords)).collect()
+        };
+        self.maildirs().iter().map(|dir| (self.mailbox_of(dir), mails(dir))).collect()
     }
 
     /// Panics, naming the difference, unless both sides have the same mailboxes with the same messages, each as often.
@@ -227,8 +246,8 @@ impl Account {
     /// Returns what a run that has nothing to do must leave as it is.
     pub fn snapshot(&self, remote: Remote<'_>) -> Snapshot {
         let mut files = BTreeMap::new();
-        for mailbox in self.local().keys() {
-            for path in self.files(mailbox) {
+        for dir in self.maildirs() {
+            for path in files_in(&dir) {
                 let meta = fs::metadata(&path).unwrap();
                 files.insert(path, (meta.ino(), meta.len(), meta.mtime() * 1_000_000_000 + meta.mtime_nsec()));
             }
@@ -312,7 +331,31 @@ fn keywords(dir: &Path) -> BTreeMap<u8, String> {
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let Ok(found) = fs::read_dir(dir) else { return Vec::new() };
-    found.map(|e| e.unwrap().path()).filter(|p| !p.file_name().unwrap().as_encoded_bytes().starts_with(b".")).collect()
+    found.map(|e| e.unwrap().path()).collect()
+}
+
+/// Returns the message files of a maildir, those in `new/` first.
+fn files_in(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for place in ["new", "cur"] {
+        let mut found: Vec<PathBuf> = entries(&dir.join(place));
+        found.sort();
+        files.extend(found.into_iter().filter(|p| !p.file_name().unwrap().as_encoded_bytes().starts_with(b".")));
+    }
+    files
+}
+
+/// Decodes what stands as `%XX` in the name of a directory; a slash inside a component stays `%2F`.
+fn unescaped(name: &str) -> String {
+    let (mut out, mut rest) = (Vec::new(), name.as_bytes());
+    while let Some((&first, tail)) = rest.split_first() {
+        let code = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
+        match code.filter(|code| first == b'%' && *code != b'/') {
+            Some(code) => (out.push(code), rest = &tail[2..]).1,
+            None => (out.push(first), rest = tail).1,
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 fn is_maildir_part(path: &Path) -> bool {

@@ -61,11 +61,15 @@ impl Event {
 struct Ledger {
     events: BTreeMap<String, Vec<Event>>,
     lines: Vec<String>,
+    /// In which epoch something was last done in a mailbox.
+    active: BTreeMap<String, u32>,
     /// How many passes were complete.
     epoch: u32,
     in_pass: bool,
     /// The epochs in which the server refused something.
     blind: BTreeSet<u32>,
+    /// The epochs in which a connection broke.
+    cut: BTreeSet<u32>,
     bodies: u32,
     mailboxes: u32,
     /// Mailboxes that were renamed or deleted since the last complete pass: left alone, for what comes of the same
@@ -77,7 +81,13 @@ impl Ledger {
     fn note(&mut self, user: User, body: &str, deed: Deed, place: &str) {
         self.lines.push(format!("{}{user:?} {deed:?} {body} {place}", if self.in_pass { "  " } else { "" }));
         let epochs = self.epoch..=self.epoch + u32::from(self.in_pass);
+        place.split(" -> ").for_each(|name| drop(self.active.insert(name.to_owned(), *epochs.end())));
         self.events.entry(body.to_owned()).or_default().push(Event { user, deed, epochs });
+    }
+
+    /// Tells whether nothing was done in a mailbox since the last complete pass began.
+    fn is_quiet(&self, mailbox: &str) -> bool {
+        self.active.get(mailbox).is_none_or(|epoch| *epoch < self.epoch)
     }
 
     fn new_body(&mut self) -> String {
@@ -162,7 +172,7 @@ fn act_there(random: &mut Random, state: &mut State, account: &Account, ledger: 
             }
             renumbered(ledger, &messages, account, &name);
         }
-        (94..98, Some(_)) if !special => {
+        (94..98, Some(_)) if !special && ledger.is_quiet(&name) => {
             let to = ledger.new_mailbox();
             state.rename(&name, &to);
             ledger.lines.push(format!("{user:?} renames {name} to {to}"));
@@ -260,7 +270,7 @@ fn act_here(random: &mut Random, account: &Account, ledger: &mut Ledger) {
             create(account, &mailbox, &new);
             ledger.note(user, &new, Deed::Created, &mailbox);
         }
-        (96.., Some(_)) if !special => {
+        (96.., Some(_)) if !special && ledger.is_quiet(&name) => {
             let to = ledger.new_mailbox();
             fs::rename(account.maildir().join(&name), account.maildir().join(&to)).unwrap();
             ledger.lines.push(format!("{user:?} renames {name} to {to}"));
@@ -353,6 +363,7 @@ impl History {
         const COMMANDS: [&str; 9] =
             ["LIST", "SELECT", "UID FETCH", "UID FETCH", "APPEND", "UID STORE", "UID MOVE", "UID EXPUNGE", "CREATE"];
         let random = &mut self.random;
+        let ledger = &mut *self.ledger.lock().unwrap();
         let mut kill = None;
         let command = *random.of(&COMMANDS).unwrap();
         let nth = u32::try_from(1 + random.below(4)).unwrap();
@@ -367,17 +378,18 @@ impl History {
                 let at = *random.of(&[At::Before, At::Unanswered, At::Middle, At::After]).unwrap();
                 self.server.inject(command, When::Nth(nth), Fault::Close(at));
                 write!(line, " cut {at:?} {command} {nth}").unwrap();
+                ledger.cut.insert(ledger.epoch);
             }
             8 => {
                 self.server.inject(command, When::Nth(nth), Fault::Answer("NO not now".to_owned()));
                 write!(line, " refused {command} {nth}").unwrap();
-                let ledger = &mut *self.ledger.lock().unwrap();
                 ledger.blind.insert(ledger.epoch);
             }
             _ => {
                 let bytes = random.below(6000);
                 self.server.cut_after(bytes);
                 write!(line, " cut after {bytes} bytes").unwrap();
+                ledger.cut.insert(ledger.epoch);
             }
         }
         if random.one_in(3) {
@@ -396,7 +408,7 @@ impl History {
             });
             write!(line, " with users at {command} {nth}").unwrap();
         }
-        self.ledger.lock().unwrap().lines.push(line);
+        ledger.lines.push(line);
         kill
     }
 
@@ -445,25 +457,29 @@ impl History {
 
 /// What may come of the deeds of two users at once that cannot be told apart from others.
 struct Doubt {
-    /// More copies than there were: one was moved to different places, before the other side had it, or to where the
-    /// server refused to let anybody look.
+    /// More copies than there were: one was moved to different places, before the other side had it, to where the
+    /// server refused to let anybody look, or while a pass did.
     doubled: bool,
-    /// Other flags: it was moved by one user and flagged by the other during a pass.
+    /// Other flags: it was moved by one user, flagged by the other, and one of both places could not be seen at first.
     flags: bool,
 }
 
 impl Doubt {
-    fn about(events: &[Event], blind: &BTreeSet<u32>) -> Self {
+    fn about(events: &[Event], Ledger { blind, cut, .. }: &Ledger) -> Self {
         let crossing = |one: fn(&Event) -> bool, other: fn(&Event) -> bool| {
             events.iter().filter(|e| one(e)).any(|e| events.iter().any(|f| other(f) && f.crosses(e)))
         };
         let moved = |e: &Event| e.deed == Deed::Moved;
-        let unseen = events.iter().any(|e| moved(e) && e.epochs.clone().any(|epoch| blind.contains(&epoch)));
-        let created_here = |e: &Event| e.deed == Deed::Created && e.user == User::Here;
-        let doubled = crossing(moved, moved) || crossing(created_here, moved) || unseen;
+        let created = |e: &Event| e.deed == Deed::Created;
         let flagged = |e: &Event| matches!(e.deed, Deed::Set(_) | Deed::Cleared(_));
-        let in_pass = events.iter().any(|e| moved(e) && e.is_in_pass());
-        Self { doubled, flags: doubled || in_pass && crossing(moved, flagged) }
+        let moved_in = |epochs: &BTreeSet<u32>| {
+            events.iter().any(|e| moved(e) && e.epochs.clone().any(|epoch| epochs.contains(&epoch)))
+        };
+        let (unseen, late) = (moved_in(blind), moved_in(cut));
+        let in_pass = |which: fn(&Event) -> bool| events.iter().any(|e| which(e) && e.is_in_pass());
+        let raced = in_pass(moved) || in_pass(flagged) && crossing(moved, flagged);
+        let doubled = crossing(moved, moved) || crossing(created, moved) || unseen || raced;
+        Self { doubled, flags: doubled || late && crossing(moved, flagged) }
     }
 }
 
@@ -484,13 +500,16 @@ fn judge(ledger: &Ledger, end: &BTreeMap<String, Vec<Mail>>) -> Vec<String> {
         if copies.len() + deleted < created {
             wrong.push(format!("{body} was lost: {events:?}"));
         }
-        let doubt = Doubt::about(events, &ledger.blind);
+        let doubt = Doubt::about(events, ledger);
         if copies.len() > created && sure && !doubt.doubled {
             wrong.push(format!("{body} is there {} times: {events:?}", copies.len()));
         }
         let last = events.last().unwrap();
-        let stays_deleted =
-            last.deed == Deed::Deleted && created == 1 && sure && !events.iter().any(|other| other.crosses(last));
+        let stays_deleted = last.deed == Deed::Deleted
+            && created == 1
+            && sure
+            && !doubt.doubled
+            && !events.iter().any(|other| other.crosses(last));
         if stays_deleted && copies.iter().any(|(mailbox, _)| *mailbox != "Trash") {
             wrong.push(format!("{body} is back: {events:?}"));
         }

@@ -61,11 +61,13 @@ impl Host {
         }
     }
 
-    /// Tells whether the server announces UIDPLUS, or MOVE.
+    /// Tells whether the server announces UIDPLUS, MOVE or SPECIAL-USE.
     pub fn has(&self, capability: &str) -> bool {
         match self {
             Self::Sim(profile) => profile.has(capability),
-            Self::Dovecot(_, options, _) => options.profile != dovecot::Profile::NoUidplus,
+            Self::Dovecot(_, options, _) => {
+                capability == "SPECIAL-USE" || options.profile != dovecot::Profile::NoUidplus
+            }
         }
     }
 
@@ -151,6 +153,16 @@ impl World<'_> {
                 Remote::Dovecot { server, user, separator: self.separator, prefix: self.prefix }
             }
         }
+    }
+
+    /// Gives the simulated server another separator and a prefix before the names of mailboxes.
+    pub fn with_hierarchy(mut self, separator: char, prefix: &'static str) -> Self {
+        (self.separator, self.prefix) = (separator, prefix);
+        {
+            let mut state = self.sim().state();
+            (state.separator, state.prefix) = (separator, prefix.to_owned());
+        }
+        self
     }
 
     /// Returns the simulated server, where a row is for it alone.

@@ -125,6 +125,8 @@ type Pending = Arc<Mutex<BTreeMap<Vec<u8>, (String, Option<Fault>)>>>;
 
 fn connect(shared: &Arc<Shared>, client: TcpStream) {
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, shared.upstream)) else { return };
+    // A command goes out in several writes, none of which is to wait for an acknowledgement.
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let number = {
         let mut inner = shared.lock();
         inner.connections += 1;

@@ -33,6 +33,7 @@ impl Reader {
     pub fn login(port: u16, user: &str, password: &str) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.set_nodelay(true)?;
         let mut reader = Self { stream: BufReader::new(stream), commands: 0 };
         let greeting = reader.response()?;
         let (_, status) = reader.command(&format!("LOGIN {user} {password}"))?;

@@ -27,7 +27,7 @@ const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_AGE: Duration = Duration::from_secs(5);
 
 /// Fetched messages on their way to the writer; with the bodies that [`imap`] keeps in memory this bounds what waits.
-const QUEUE: usize = 16;
+const QUEUE: usize = 32;
 
 /// A message that is wanted.
 struct Wanted {
@@ -150,7 +150,12 @@ fn deliver(
         let mut write = || {
             let (mut delivery, mut batch) = (Delivery::new(maildir, line_endings)?, Vec::new());
             let (mut bytes, mut begun) = (0, Instant::now());
-            while let Some(fetched) = messages.blocking_recv() {
+            // All that is there at once: to be woken for each costs as much as to write it.
+            let mut arrivals = std::iter::from_fn(|| {
+                let mut some = Vec::with_capacity(QUEUE);
+                (messages.blocking_recv_many(&mut some, QUEUE) > 0).then_some(some)
+            });
+            for fetched in arrivals.by_ref().flatten() {
                 let Some(want) = wanted.remove(&fetched.uid) else { continue };
                 if batch.is_empty() {
                     begun = Instant::now();

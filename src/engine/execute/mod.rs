@@ -38,6 +38,8 @@ pub(super) struct Site<'a> {
     pub maildir: Arc<Maildir>,
     pub base: &'a BTreeMap<LinkId, Link>,
     pub scan: Option<Arc<Scan>>,
+    /// Files that were read and hold what their link says, under another inode than it says.
+    pub inodes: Option<&'a BTreeMap<LinkId, u64>>,
     pub remote_mask: &'a Mask,
     pub local_mask: &'a Mask,
     /// The other mailboxes of the account: where moves lead.
@@ -64,6 +66,7 @@ impl<'a> Site<'a> {
             maildir,
             base: &examined.part.base,
             scan: examined.scanned.as_ref().map(|s| Arc::clone(&s.scan)),
+            inodes: examined.scanned.as_ref().map(|s| &s.inodes),
             remote_mask: &examined.remote_mask,
             local_mask: &examined.local_mask,
             others,
@@ -73,6 +76,12 @@ impl<'a> Site<'a> {
     /// Returns where a file was at the last scan.
     fn file(&self, name: &UniqueName) -> Option<FileRef> {
         Some(self.scan.as_ref()?.get(name)?.file())
+    }
+
+    /// Tells whether the file with this inode is known to hold the message of a link.
+    fn holds(&self, inode: u64, link: LinkId) -> bool {
+        let known = self.base.get(&link).is_some_and(|link| link.inode == Some(inode));
+        known || self.inodes.is_some_and(|read| read.get(&link) == Some(&inode))
     }
 
     /// Returns a journal entry about an op.

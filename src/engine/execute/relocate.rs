@@ -11,7 +11,13 @@ use crate::engine::observe::raw_name;
 use crate::engine::op::{Op, Planned};
 use crate::imap::Session;
 use crate::maildir::RemoveJob;
-use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, Uid, UidSet};
+use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, SkipReason, Uid, UidSet};
+
+/// Returns the row of a message that stays on the server, though it has no file any more.
+pub(super) fn kept_there(link: &Link) -> Option<Link> {
+    let state = LinkState::Skipped { uid: Some(link.uid()?), name: None, reason: SkipReason::Kept };
+    Some(Link { state, ..link.clone() })
+}
 
 fn by_target(ops: Vec<Planned>) -> BTreeMap<MailboxName, Vec<Planned>> {
     let mut groups: BTreeMap<MailboxName, Vec<Planned>> = BTreeMap::new();
@@ -46,15 +52,19 @@ pub(super) async fn move_there(
             }
         };
         let mut writes = Vec::new();
+        // What a server without MOVE and UIDPLUS has copied stays behind, marked as deleted.
+        let mut marked = Vec::new();
         for (planned, into) in ops.iter().zip(intents) {
-            let Op::Move { link, uid, name, flags: shown, .. } = &planned.op else { continue };
+            let Op::Move { link, uid, name, flags, .. } = &planned.op else { continue };
             let (Some(new_uid), Some(link)) = (moved.get(uid), site.base.get(link)) else {
                 // Not told where it went: the next round asks the target for it.
                 outcome.left = true;
+                if session.leaves_behind() {
+                    marked.extend(site.base.get(link).and_then(kept_there));
+                }
                 continue;
             };
-            let LinkState::Synced { flags, .. } = &link.state else { continue };
-            let flags = without_left_behind(flags, shown);
+            let Some(flags) = carried_flags(link, flags) else { continue };
             let state = LinkState::Synced { uid: *new_uid, name: name.clone(), flags };
             writes.push((link.id, Link { id: into, state, inode: None, ..link.clone() }, site.entry(planned, None)));
         }
@@ -67,6 +77,9 @@ pub(super) async fn move_there(
                     tx.set_link(new)?;
                     tx.journal(entry)?;
                 }
+                for link in &marked {
+                    tx.set_link(link)?;
+                }
                 Ok(())
             })
             .await?;
@@ -74,11 +87,15 @@ pub(super) async fn move_there(
     Ok(())
 }
 
-/// Returns the base of a message whose file was moved: without the keywords that the file does not show. Their letters
-/// mean nothing in another maildir, so whoever moves a file leaves them behind; that is no wish to remove them.
-fn without_left_behind(base: &Flags, shown: &Flags) -> Flags {
-    let lost = base.keywords().filter(|keyword| !shown.keywords().any(|k| k == *keyword)).cloned();
-    base.difference(&Flags::from_parts(0, lost))
+/// Returns the base of a message whose file a mail reader moved, as far as the new place can tell.
+///
+/// The letters of keywords are those of the maildir that the file came from, and mean something else here, or nothing.
+/// What they seem to say is put into the base: so it is no change, and the keywords come back from the server.
+fn carried_flags(link: &Link, shown: &Flags) -> Option<Flags> {
+    match &link.state {
+        LinkState::Synced { flags, .. } => Some(Flags::from_parts(flags.bits(), shown.keywords().cloned())),
+        LinkState::Downloading { .. } | LinkState::Uploading { .. } | LinkState::Skipped { .. } => None,
+    }
 }
 
 fn moved_uid(op: &Op) -> Option<Uid> {
@@ -97,7 +114,8 @@ async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Resul
         .filter_map(|planned| {
             let Op::Move { link, into, name, flags, .. } = &planned.op else { return None };
             let link = site.base.get(link)?;
-            let state = LinkState::Uploading { name: name.clone(), flags: flags.clone(), uid_next, since };
+            let state =
+                LinkState::Uploading { name: name.clone(), flags: carried_flags(link, flags)?, uid_next, since };
             let (content, internal_date) = (link.content, link.internal_date);
             Some((*into, NewLink { state, content, internal_date, inode: None }))
         })

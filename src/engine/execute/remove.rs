@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::relocate::kept_there;
 use super::{Site, Trash};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
-use crate::imap::{Body, Fetched, Session};
+use crate::imap::{self, Body, Fetched, Session};
 use crate::maildir::{RemoveJob, Source};
-use crate::model::{Flags, LinkId, Uid, UidSet, UniqueName};
+use crate::model::{Flags, Link, LinkId, Uid, UidSet, UniqueName};
 
 /// How many messages are removed between two commits: an interruption leaves at most so many to be looked at again.
 const BATCH: usize = 500;
@@ -28,7 +29,9 @@ pub(super) async fn remove_here(site: &Site<'_>, ops: Vec<Planned>, outcome: &mu
             let Op::Remove { link, name, flags, .. } = &planned.op else { continue };
             let found = site.scan.as_ref().and_then(|scan| scan.get(name));
             match found {
-                Some(found) if site.local_mask.read(&found.flags, flags) == *flags => {
+                Some(found)
+                    if site.local_mask.read(&found.flags, flags) == *flags && site.holds(found.inode, *link) =>
+                {
                     jobs.push((planned, *link, RemoveJob { file: found.file(), inode: Some(found.inode) }));
                 }
                 Some(_) | None => outcome.left = true,
@@ -88,31 +91,48 @@ pub(super) async fn expunge_there(
         let there: UidSet = wanted.keys().copied().filter(|uid| now.contains_key(uid)).collect();
         let trash = trash.filter(|trash| trash.name != site.mailbox.name);
         let mut kept: BTreeMap<Uid, String> = BTreeMap::new();
-        let gone = match trash {
+        // What the server cannot be told to remove, and has marked as deleted.
+        let mut marked = UidSet::default();
+        let left = match trash {
             Some(trash) if !there.is_empty() => {
                 session.move_to(&there, &trash.raw).await?;
                 site.pass.touch(&trash.name);
                 kept.extend(there.iter().map(|uid| (uid, format!("mailbox {} on the server", trash.name))));
-                session.present(&there).await?
+                if session.leaves_behind() {
+                    marked = there;
+                    UidSet::default()
+                } else {
+                    session.present(&there).await?
+                }
             }
             None if !there.is_empty() => {
                 kept = bury(site, session, &there).await?;
                 let safe: UidSet = kept.keys().copied().collect();
-                session.expunge(&safe).await?;
-                session.present(&there).await?
+                match session.expunge(&safe).await {
+                    Ok(()) => session.present(&there).await?,
+                    Err(imap::Error::Unsupported(_)) => {
+                        marked = safe;
+                        there.iter().filter(|uid| !marked.contains(*uid)).collect()
+                    }
+                    Err(error) => return Err(error.into()),
+                }
             }
             Some(_) | None => UidSet::default(),
         };
-        let mut writes = Vec::new();
+        let (mut writes, mut stays) = (Vec::new(), Vec::new());
         for (uid, (planned, link, _)) in wanted {
-            if gone.contains(uid) {
+            let entry = site.entry(planned, kept.remove(&uid));
+            if left.contains(uid) {
                 outcome.left = true;
+            } else if marked.contains(uid) {
+                stays.extend(site.base.get(&link).and_then(kept_there).map(|link| (link, entry)));
             } else {
-                writes.push((link, site.entry(planned, kept.remove(&uid))));
+                writes.push((link, entry));
             }
         }
-        site.pass.tally(&site.mailbox.name, |t| t.expunged += writes.len() as u64);
+        site.pass.tally(&site.mailbox.name, |t| t.expunged += (writes.len() + stays.len()) as u64);
         forget(site, writes).await?;
+        keep(site, stays).await?;
     }
     Ok(())
 }
@@ -163,6 +183,21 @@ async fn forget(site: &Site<'_>, writes: Vec<(LinkId, crate::db::Entry)>) -> Res
     let write = site.pass.commit(move |tx| {
         for (link, entry) in &writes {
             tx.delete_link(*link)?;
+            tx.journal(entry)?;
+        }
+        Ok(())
+    });
+    write.await
+}
+
+/// Writes down that messages stay on the server as deleted.
+async fn keep(site: &Site<'_>, writes: Vec<(Link, crate::db::Entry)>) -> Result<(), Error> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let write = site.pass.commit(move |tx| {
+        for (link, entry) in &writes {
+            tx.set_link(link)?;
             tx.journal(entry)?;
         }
         Ok(())

@@ -428,7 +428,7 @@ async fn small_commands_say_what_they_mean() {
         assert!(matches!(s.rename(&inbox(), &old).await, Err(Error::Name { .. })));
         s.noop().await.unwrap();
         let selected = s.select(&inbox()).await.unwrap();
-        assert_eq!((selected.permanent, selected.any_keyword), (flags(&["\\Seen"]), true));
+        assert_eq!((selected.permanent, selected.any_keyword), (flags(&["\\Seen", "$Forwarded"]), true));
         s.noop().await.unwrap();
         assert_eq!(s.selected().unwrap().exists, 5);
         s.unselect().await.unwrap();
