@@ -81,7 +81,9 @@ impl Ledger {
     fn note(&mut self, user: User, body: &str, deed: Deed, place: &str) {
         self.lines.push(format!("{}{user:?} {deed:?} {body} {place}", if self.in_pass { "  " } else { "" }));
         let epochs = self.epoch..=self.epoch + u32::from(self.in_pass);
-        place.split(" -> ").for_each(|name| drop(self.active.insert(name.to_owned(), *epochs.end())));
+        for name in place.split(" -> ") {
+            self.active.insert(name.to_owned(), *epochs.end());
+        }
         self.events.entry(body.to_owned()).or_default().push(Event { user, deed, epochs });
     }
 
