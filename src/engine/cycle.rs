@@ -296,8 +296,9 @@ async fn ask_for_uploads(
     if session.selected().is_none_or(|s| s.raw != raw_name(mailbox)) {
         session.select(&raw_name(mailbox)).await?;
     }
-    let mut free = unlinked_from(pass, session, id, first).await?;
+    // Before asking: an answer is as old as the question.
     let early = pass.is_too_early();
+    let mut free = unlinked_from(pass, session, id, first).await?;
     let mut answers = BTreeMap::new();
     for link in &pending {
         let Some(uid_next) = since(link) else { continue };
@@ -379,7 +380,8 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
     let Examined { mailbox, observed, scanned, remote_mask, local_mask, push, waiting, notes, .. } = examined;
     let id = mailbox.id;
     let (now, clock) = (pass.now(), std::time::SystemTime::now());
-    let problem = (!notes.is_empty()).then(|| notes.join("; "));
+    let joined = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join("; "));
+    let (notes, problems) = (joined(notes), joined(pass.problems_of(&mailbox.name)));
     let complete = pass
         .db
         .commit(move |tx| {
@@ -411,7 +413,9 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
             if complete {
                 row.last_complete = Some(now);
             }
-            row.problem = problem;
+            row.problem = if complete { notes } else { problems };
+            // Else nothing would look again and take the words back.
+            row.must_scan |= !complete && row.problem.is_some();
             tx.update_mailbox(&row)?;
             Ok(complete)
         })

@@ -25,7 +25,7 @@ use super::report::{
     Counts, Held, MailboxReport, MailboxState, Options, Outcome as End, PlannedOp, Problem, Progress, ProgressEvent,
     Report,
 };
-use super::root::{Older, Verdict, judge};
+use super::root::{Older, Verdict, judge, with_what_came};
 use crate::config::{self, Account};
 use crate::db::{self, AccountState, Db, Tx};
 use crate::imap::{Connect, Quirks, Tls};
@@ -233,6 +233,11 @@ impl Pass<'_> {
         lock(&self.ledger).rows.entry(mailbox.clone()).or_default().problems.insert(text);
     }
 
+    /// Returns what was noted about a mailbox.
+    pub(super) fn problems_of(&self, mailbox: &MailboxName) -> Vec<String> {
+        lock(&self.ledger).rows.get(mailbox).map(|row| row.problems.iter().cloned().collect()).unwrap_or_default()
+    }
+
     /// Notes that something about the account could not be done.
     pub(super) fn account_problem(&self, text: String, advice: Option<String>) {
         tracing::warn!(account = self.account.name, "{text}");
@@ -334,9 +339,11 @@ impl Pass<'_> {
     /// Gives root and database a new generation in common: written down as coming, put into the root, written down.
     async fn mark(&self, state: &AccountState, marked: u64, scope: &str) -> Result<(), Error> {
         let Some(root) = self.root.as_ref().filter(|_| !self.options.dry_run) else { return Ok(()) };
+        // What was coming when the last pass was killed has come: two crashes here must not look like a lost database.
+        let state = with_what_came(state.clone(), root.marker()?.as_ref());
         let generation = state.generation.max(marked) + 1;
         let nonce = format!("{:016x}", getrandom::u64().map_err(crate::maildir::Error::Random)?);
-        let pending = AccountState { pending: Some((generation, nonce.clone())), ..state.clone() };
+        let pending = AccountState { pending: Some((generation, nonce.clone())), ..state };
         self.db.commit(move |tx| tx.set_account(&pending)).await?;
         root.set_marker(&Marker { account: self.account.name.clone(), generation, nonce: nonce.clone() })?;
         let done = AccountState { generation, nonce, pending: None, clean: true, scope: scope.to_owned() };

@@ -42,24 +42,21 @@ struct Pending {
     count: usize,
 }
 
-/// What came of some messages.
-struct Results {
-    uids: Vec<Option<Uid>>,
-    first: Result<(), Error>,
-}
+/// What came of each message: that it is there, under this UID if the server told one; or why it was refused.
+pub type Appended = Vec<Result<Option<Uid>, Error>>;
 
 impl Session {
-    /// Appends messages to a mailbox, and returns the UID of each that the server told one of, under the UIDVALIDITY
-    /// that the mailbox was selected with; none if it is not selected.
+    /// Appends messages to a mailbox, and returns for each whether it was taken, with the UID that the server told under
+    /// the UIDVALIDITY that the mailbox was selected with; none if it is not selected.
     ///
     /// # Errors
-    /// [`Error::Refused`] if any was refused; others may be there then (none, if the server has MULTIAPPEND).
+    /// [`Error::Refused`] if several that can only be taken together (MULTIAPPEND) were refused: none is there then.
     /// [`Error::Local`] if a content could not be read or is not of its length: the connection is given up before the
     /// server can take the broken message. Those of a connection that breaks: each may or may not be there.
-    pub async fn append(&mut self, mailbox: &RawName, messages: Vec<Outgoing>) -> Result<Vec<Option<Uid>>, Error> {
-        let mut results = Results { uids: vec![None; messages.len()], first: Ok(()) };
+    pub async fn append(&mut self, mailbox: &RawName, messages: Vec<Outgoing>) -> Result<Appended, Error> {
+        let mut results: Appended = messages.iter().map(|_| Ok(None)).collect();
         if messages.is_empty() {
-            return Ok(results.uids);
+            return Ok(results);
         }
         let together = messages.len() > 1 && self.connection.capabilities.has("MULTIAPPEND");
         let window = self.connection.quirks.window(WINDOW);
@@ -84,7 +81,12 @@ impl Session {
             self.collect(mailbox, &mut pending, &mut results).await?;
         }
         self.connection.settle();
-        results.first.map(|()| results.uids)
+        if together {
+            // The first stands for all of them.
+            let first = std::mem::replace(&mut results[0], Ok(None));
+            results[0] = Ok(first?);
+        }
+        Ok(results)
     }
 
     /// Sends one APPEND with all of its messages; nothing is pending if the server refused it before they were sent.
@@ -94,7 +96,7 @@ impl Session {
         batch: Vec<Outgoing>,
         begin: usize,
         pending: &mut VecDeque<Pending>,
-        results: &mut Results,
+        results: &mut Appended,
     ) -> Result<Option<Pending>, Error> {
         let count = batch.len();
         let literals = self.connection.capabilities.literals();
@@ -139,7 +141,7 @@ impl Session {
         mailbox: &RawName,
         own: &Pending,
         pending: &mut VecDeque<Pending>,
-        results: &mut Results,
+        results: &mut Appended,
     ) -> Result<bool, Error> {
         loop {
             match self.connection.receive().await? {
@@ -147,9 +149,8 @@ impl Session {
                 Answer::Tagged { tag, status, code, text } => {
                     let outcome = Outcome { command: "APPEND", status, code, text };
                     if tag == own.tag {
-                        results.first = std::mem::replace(&mut results.first, Ok(()))
-                            .and(outcome.check(Some(mailbox)).map(|_| ()))
-                            .and_then(|()| Err(Error::nonsense(Some(mailbox), "APPEND ended before its message")));
+                        let nonsense = || Error::nonsense(Some(mailbox), "APPEND ended before its message");
+                        results[own.begin] = Err(outcome.check(Some(mailbox)).err().unwrap_or_else(nonsense));
                         return Ok(false);
                     }
                     self.account(mailbox, &tag, outcome, pending, results)?;
@@ -200,7 +201,7 @@ impl Session {
         &mut self,
         mailbox: &RawName,
         pending: &mut VecDeque<Pending>,
-        results: &mut Results,
+        results: &mut Appended,
     ) -> Result<(), Error> {
         loop {
             if let Answer::Tagged { tag, status, code, text } = self.connection.receive().await? {
@@ -217,7 +218,7 @@ impl Session {
         tag: &str,
         outcome: Outcome,
         pending: &mut VecDeque<Pending>,
-        results: &mut Results,
+        results: &mut Appended,
     ) -> Result<(), Error> {
         let Some(at) = pending.iter().position(|p| p.tag == tag) else {
             self.connection.end("an answer to a command that was never sent");
@@ -225,13 +226,13 @@ impl Session {
         };
         let Some(Pending { begin, count, .. }) = pending.remove(at) else { return Ok(()) };
         match outcome.check(Some(mailbox)) {
-            Err(error) => results.first = std::mem::replace(&mut results.first, Ok(())).and(Err(error)),
+            Err(error) => results[begin] = Err(error),
             Ok(code) if code.is("APPENDUID") => {
                 let selected = self.connection.selected.as_ref().filter(|s| s.raw.is(mailbox.as_bytes()));
                 if let Some((validity, uids)) = code.append_uid(count)
                     && selected.is_some_and(|s| u64::from(s.uid_validity.get()) == validity)
                 {
-                    results.uids[begin..begin + count].iter_mut().zip(uids).for_each(|(slot, uid)| *slot = Some(uid));
+                    results[begin..begin + count].iter_mut().zip(uids).for_each(|(slot, uid)| *slot = Ok(Some(uid)));
                 }
             }
             Ok(_) => {}

@@ -29,7 +29,7 @@ mod sign_in;
 mod store;
 mod wire;
 
-pub use append::Outgoing;
+pub use append::{Appended, Outgoing};
 pub use connect::{Connect, Tls};
 pub use connection::Capabilities;
 pub use error::{Error, Retry, Scope};

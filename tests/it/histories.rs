@@ -81,7 +81,9 @@ impl Ledger {
     fn note(&mut self, user: User, body: &str, deed: Deed, place: &str) {
         self.lines.push(format!("{}{user:?} {deed:?} {body} {place}", if self.in_pass { "  " } else { "" }));
         let epochs = self.epoch..=self.epoch + u32::from(self.in_pass);
-        place.split(" -> ").for_each(|name| drop(self.active.insert(name.to_owned(), *epochs.end())));
+        for name in place.split(" -> ") {
+            self.active.insert(name.to_owned(), *epochs.end());
+        }
         self.events.entry(body.to_owned()).or_default().push(Event { user, deed, epochs });
     }
 
@@ -235,8 +237,10 @@ fn act_here(random: &mut Random, account: &Account, ledger: &mut Ledger) {
             let to = random.of(&names).cloned().unwrap_or_default();
             // Letters of keywords mean something else elsewhere, and mail readers leave them behind.
             let letters: String = letters(&file).chars().filter(|letter| letter.is_ascii_uppercase()).collect();
+            // A unique name is unique in its maildir, or the second file is not mirrored.
+            let taken = account.files(&to).iter().any(|other| unique(other) == unique(&file));
             let target = account.maildir().join(&to).join("cur").join(format!("{}:2,{letters}", unique(&file)));
-            if to != name && !target.exists() {
+            if to != name && !taken {
                 if let Some(body) = read(&file).filter(|_| fs::rename(&file, target).is_ok()) {
                     ledger.note(user, &body, Deed::Moved, &format!("{name} -> {to}"));
                 }
@@ -258,11 +262,14 @@ fn act_here(random: &mut Random, account: &Account, ledger: &mut Ledger) {
                 ledger.note(user, &old, Deed::Deleted, &name);
             }
             ledger.note(user, &new, Deed::Created, &name);
-            // It has the name, and with it the flags.
+            // It has the name, and with it the flags; a keyword too, unless it is moved before the next pass.
             let letters = letters(&file);
-            let has = |letter: char| letters.chars().any(|l| l == letter || letter == '-' && l.is_ascii_lowercase());
-            for (flag, _) in FLAGS.iter().filter(|(_, letter)| has(*letter)) {
+            for (flag, _) in FLAGS.iter().filter(|(_, letter)| letters.contains(*letter)) {
                 ledger.note(user, &new, Deed::Set(flag), &name);
+            }
+            if letters.contains(|letter: char| letter.is_ascii_lowercase()) {
+                ledger.note(user, &new, Deed::Set("work"), &name);
+                ledger.note(user, &new, Deed::Cleared("work"), &name);
             }
         }
         (90..96, Some(_)) => {
@@ -419,6 +426,7 @@ impl History {
         let output = self.account.run_with(args, &environment);
         let ledger = &mut *self.ledger.lock().unwrap();
         ledger.in_pass = false;
+        assert!(!output.stdout.contains("united"), "a crash was taken for a lost database: {}", output.stdout);
         if output.code == 0 {
             ledger.epoch += 1;
             ledger.frozen.clear();
@@ -527,6 +535,28 @@ fn judge(ledger: &Ledger, end: &BTreeMap<String, Vec<Mail>>) -> Vec<String> {
     }
     wrong.extend(found.keys().map(|body| format!("{body} came from nowhere")));
     wrong
+}
+
+#[test]
+fn a_file_moved_while_a_pass_looks_at_mailboxes_is_moved() {
+    // The pass looks at A, B, INBOX and Trash at the same time, and asks for A with the second or third SELECT.
+    for (nth, from, to) in [(1, "A", "B"), (2, "A", "B"), (3, "A", "B"), (4, "A", "B"), (1, "B", "A"), (3, "B", "A")] {
+        let history = History::begin(0);
+        history.server.state().append(from, body("m1").replace('\n', "\r\n").as_bytes(), &["\\Flagged"], 7);
+        assert_eq!(history.pass(&["sync"], None), 0);
+        let moved = Arc::clone(&history.account);
+        history.server.on_command("SELECT", nth, move |_| {
+            let file = moved.files(from).remove(0);
+            moved.move_to(&file, to);
+        });
+        (0..2).for_each(|_| assert_eq!(history.pass(&["sync", "--full"], None), 0));
+        assert_eq!(history.server.fired(), ["SELECT run"]);
+        let state = history.server.state();
+        let count = |name: &str| state.mailbox(name).messages.len();
+        assert_eq!((count(from), count(to), count("Trash")), (0, 1, 0), "{nth} {from}");
+        drop(state);
+        assert_settled(&history.account, Remote::Sim(&history.server));
+    }
 }
 
 #[test]

@@ -103,7 +103,7 @@ async fn life(dovecot: &Dovecot, quirks: Quirks) -> Listing {
 
     let mut batch: Vec<Outgoing> = (0..20).map(|n| outgoing(&mail(n), flags(&[Flag::Seen], &["Work"]))).collect();
     batch.push(outgoing(b"\r\nonly a body, 8 bit: \xff", Flags::new()));
-    let uids: Vec<Uid> = s.append(&raw, batch).await.unwrap().into_iter().map(Option::unwrap).collect();
+    let uids: Vec<Uid> = s.append(&raw, batch).await.unwrap().into_iter().map(|a| a.unwrap().unwrap()).collect();
     assert_eq!(uids.len(), 21);
     let known = s.observe(&raw, None, false).await.unwrap();
     assert_eq!(known.messages.len(), 21);
@@ -159,7 +159,7 @@ async fn life(dovecot: &Dovecot, quirks: Quirks) -> Listing {
     other.store(&set(&uids[13..14]), &change, None).await.unwrap();
 
     let delta = s.observe(&raw, Some(&known.cursor), false).await.unwrap();
-    assert!(delta.messages.contains_key(&late[0].unwrap()));
+    assert!(delta.messages.contains_key(&late[0].as_ref().unwrap().unwrap()));
     equals_full(dovecot, &known, &delta).await;
     let lies = Cursor { uid_next: Uid::MAX, ..known.cursor };
     assert_eq!(s.observe(&raw, Some(&lies), false).await.unwrap().listing, Listing::Full);
@@ -310,7 +310,7 @@ async fn a_large_message_goes_both_ways_through_files() {
     s.select(&inbox).await.unwrap();
     let mut large = mail(1);
     (0..400_000).for_each(|n| large.extend_from_slice(format!("line {n}\r\n").as_bytes()));
-    let uid = s.append(&inbox, vec![outgoing(&large, Flags::new())]).await.unwrap()[0].unwrap();
+    let uid = s.append(&inbox, vec![outgoing(&large, Flags::new())]).await.unwrap()[0].as_ref().unwrap().unwrap();
     let before = s.received();
     match bodies(&mut s, &set(&[uid])).await.as_mut_slice() {
         [Fetched { body: Body::File(file, length), .. }] => {

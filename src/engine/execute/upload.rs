@@ -169,22 +169,14 @@ async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready]) -> Result<V
     write.await
 }
 
-/// Sends a batch. A definite no to several at once is asked again for each of them; a no to one is its own matter.
+/// Sends a batch. A no to one is its own matter; a no to several that go together is asked again for each of them.
 async fn append(site: &Site<'_>, session: &mut Session, batch: Vec<Ready>, ids: Vec<LinkId>) -> Result<(), Error> {
     let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![batch.into_iter().zip(ids).collect()];
     while let Some(group) = groups.pop() {
         let outgoing = group.iter().map(|(ready, _)| outgoing(site, ready)).collect::<Result<Vec<_>, Error>>()?;
         match session.append(&site.raw, outgoing).await {
-            Ok(uids) => done(site, session, group, uids).await?,
-            Err(imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. }) if group.len() == 1 => {
-                for (ready, id) in group {
-                    let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
-                    let planned = Planned { op, why: ready.planned.why };
-                    skip(site, &planned, SkipReason::Refused(text.clone())).await?;
-                }
-            }
-            // Several at once are all appended or none is (RFC 3502 §6.3.11).
-            Err(imap::Error::Refused { .. } | imap::Error::Bad { .. }) => {
+            Ok(results) => take_in(site, session, group, results).await?,
+            Err(imap::Error::Refused { .. } | imap::Error::Bad { .. }) if group.len() > 1 => {
                 groups.extend(group.into_iter().rev().map(|one| vec![one]));
             }
             Err(error) => {
@@ -194,6 +186,34 @@ async fn append(site: &Site<'_>, session: &mut Session, batch: Vec<Ready>, ids: 
         }
     }
     Ok(())
+}
+
+/// Writes down what came of each message of a group.
+async fn take_in(
+    site: &Site<'_>,
+    session: &mut Session,
+    group: Vec<(Ready, LinkId)>,
+    results: imap::Appended,
+) -> Result<(), Error> {
+    let (mut taken, mut uids, mut refused, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Ok(()));
+    for (one, result) in group.into_iter().zip(results) {
+        match result {
+            Ok(uid) => {
+                taken.push(one);
+                uids.push(uid);
+            }
+            Err(imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. }) => refused.push((one, text)),
+            Err(error) => failed = failed.and(Err(error.into())),
+        }
+    }
+    if !taken.is_empty() {
+        done(site, session, taken, uids).await?;
+    }
+    for ((ready, id), text) in refused {
+        let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
+        skip(site, &Planned { op, why: ready.planned.why }, SkipReason::Refused(text)).await?;
+    }
+    failed
 }
 
 fn outgoing(site: &Site<'_>, ready: &Ready) -> Result<Outgoing, Error> {

@@ -30,7 +30,11 @@ fn commands() -> Vec<(&'static str, Run)> {
                 done(s.store(&set(&[2]), &change, None).await)
             })
         }),
-        ("append", |s| Box::pin(async { done(s.append(&inbox(), vec![outgoing(b"x", &[])]).await) })),
+        ("append", |s| {
+            Box::pin(async {
+                done(s.append(&inbox(), vec![outgoing(b"x", &[])]).await.and_then(|mut all| all.remove(0)))
+            })
+        }),
         ("move", |s| Box::pin(async { done(s.move_to(&set(&[2]), &inbox()).await) })),
         ("expunge", |s| Box::pin(async { s.expunge(&set(&[2])).await })),
         ("create", |s| Box::pin(async { s.create(&inbox()).await })),

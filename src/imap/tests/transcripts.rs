@@ -237,7 +237,9 @@ async fn flags_are_added_and_removed_but_never_set() {
 async fn messages_are_appended_with_each_kind_of_literal() {
     let append = async |s: &mut Session| {
         s.select(&inbox()).await.unwrap();
-        s.append(&inbox(), vec![outgoing(b"one\r\n", &["\\Seen"]), outgoing(b"\xfftwo\r\n", &[])]).await.unwrap()
+        let messages = vec![outgoing(b"one\r\n", &["\\Seen"]), outgoing(b"\xfftwo\r\n", &[])];
+        let results = s.append(&inbox(), messages).await.unwrap();
+        results.into_iter().map(|result| result.map_err(|error| error.to_string())).collect::<Vec<_>>()
     };
     let date = "\"01-Jan-1970 00:00:00 +0000\"";
     let (one, two) = (format!("APPEND \"INBOX\" (\\Seen) {date} {{5"), format!("APPEND \"INBOX\" () {date} {{6"));
@@ -252,7 +254,7 @@ async fn messages_are_appended_with_each_kind_of_literal() {
         (">\u{fffd}two", b""),
         (">", b"* 5 EXISTS\r\n% OK [APPENDUID 7 20:21] x\r\n"),
     ];
-    assert_eq!(play("LITERAL+ MULTIAPPEND", script, append).await, [Some(uid(20)), Some(uid(21))]);
+    assert_eq!(play("LITERAL+ MULTIAPPEND", script, append).await, [Ok(Some(uid(20))), Ok(Some(uid(21)))]);
     // One after the other; a foreign UIDVALIDITY says nothing.
     let script: &Script<'_> = &[
         SELECT,
@@ -263,7 +265,7 @@ async fn messages_are_appended_with_each_kind_of_literal() {
         (">\u{fffd}two", b""),
         (">", b"% OK [APPENDUID 8 21] x\r\n"),
     ];
-    assert_eq!(play("LITERAL-", script, append).await, [Some(uid(20)), None]);
+    assert_eq!(play("LITERAL-", script, append).await, [Ok(Some(uid(20))), Ok(None)]);
     let script: &Script<'_> = &[
         SELECT,
         (&one, b"* 4 EXISTS\r\n+ go\r\n"),
@@ -273,7 +275,27 @@ async fn messages_are_appended_with_each_kind_of_literal() {
         (">\u{fffd}two", b""),
         (">", b"% OK [APPENDUID 7 4294967296] x\r\n"),
     ];
-    assert_eq!(play(BARE, script, append).await, [None, None]);
+    assert_eq!(play(BARE, script, append).await, [Ok(None), Ok(None)]);
+    // A refusal is about its own message only, whenever it comes.
+    let script: &Script<'_> = &[
+        SELECT,
+        (&one_plus, b""),
+        (">one", b""),
+        (">", b"% NO [OVERQUOTA] full\r\n"),
+        (&two_plus, b""),
+        (">\u{fffd}two", b""),
+        (">", b"% OK [APPENDUID 7 21] x\r\n"),
+    ];
+    let full = "the server refused APPEND for mailbox INBOX: full".to_owned();
+    assert_eq!(play("LITERAL+", script, append).await, [Err(full.clone()), Ok(Some(uid(21)))]);
+    let script: &Script<'_> = &[
+        SELECT,
+        (&one, b"% NO [OVERQUOTA] full\r\n"),
+        (&two, b"+ go\r\n"),
+        (">\u{fffd}two", b""),
+        (">", b"% OK [APPENDUID 7 21] x\r\n"),
+    ];
+    assert_eq!(play(BARE, script, append).await, [Err(full), Ok(Some(uid(21)))]);
 }
 
 #[tokio::test]
