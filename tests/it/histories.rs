@@ -240,10 +240,11 @@ fn act_here(random: &mut Random, account: &Account, ledger: &mut Ledger) {
             // A unique name is unique in its maildir, or the second file is not mirrored.
             let taken = account.files(&to).iter().any(|other| unique(other) == unique(&file));
             let target = account.maildir().join(&to).join("cur").join(format!("{}:2,{letters}", unique(&file)));
-            if to != name && !taken {
-                if let Some(body) = read(&file).filter(|_| fs::rename(&file, target).is_ok()) {
-                    ledger.note(user, &body, Deed::Moved, &format!("{name} -> {to}"));
-                }
+            if to != name
+                && !taken
+                && let Some(body) = read(&file).filter(|_| fs::rename(&file, target).is_ok())
+            {
+                ledger.note(user, &body, Deed::Moved, &format!("{name} -> {to}"));
             }
         }
         (82..86, Some(file)) => {
