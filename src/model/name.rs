@@ -51,7 +51,7 @@ impl From<&str> for MailboxName {
 
 /// Tells whether a character could command a terminal, or show a text in another order than it is in.
 #[must_use]
-pub const fn misleads(c: char) -> bool {
+pub fn misleads(c: char) -> bool {
     let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || reorders
 }
