@@ -74,10 +74,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     let full = pass.options.full || mailbox.must_list || day_old || unite;
     let look_there = full || changed_there || mailbox.cursor.is_none();
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
-    let look_here = pass.options.full
-        || mailbox.must_scan
-        || unite
-        || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
+    let look_here =
+        full || mailbox.must_scan || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
     let pending = pass.db.read(move |tx| tx.pending(id)).await?;
     if !look_there && !look_here && pending.is_empty() {
         return Ok(None);
@@ -152,7 +150,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         push: pass.account.direction == Direction::Both && !selected.read_only,
         remove: pass.account.deletions.on_server == OnServer::Remove,
         expunge: pass.account.deletions.on_local != OnLocal::Keep,
-        retry_skipped: pass.options.full,
+        // Once a day also what was refused: a quota may be free again, a limit higher.
+        retry_skipped: full,
         remote_mask: remote_mask.clone(),
         local_mask: local_mask.clone(),
     };

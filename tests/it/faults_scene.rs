@@ -141,6 +141,15 @@ impl Scene {
         assert!(changing.is_empty(), "{changing:?}");
     }
 
+    /// Panics unless every mail of these numbers is in INBOX here.
+    #[track_caller]
+    pub fn assert_here(&self, numbers: impl IntoIterator<Item = u32>) {
+        let found: Vec<Vec<u8>> = self.account.files("INBOX").iter().map(|p| fs::read(p).unwrap()).collect();
+        for number in numbers {
+            assert!(found.contains(&mail_here(number)), "mail {number} is not here any more");
+        }
+    }
+
     /// Panics unless the fault had an effect.
     #[track_caller]
     pub fn assert_fired(&self, fault: &str) {

@@ -12,6 +12,7 @@ mod faults_config;
 mod faults_disk;
 mod faults_files;
 mod faults_names;
+mod faults_protocol;
 mod faults_scene;
 mod faults_server;
 mod histories;
