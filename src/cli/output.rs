@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::ColorWhen;
+use crate::model::misleads;
 
 /// Writes to standard output. A reader that has gone away (`postkeep log | head`) is no failure.
 ///
@@ -96,9 +97,9 @@ pub(super) fn shortened(text: &str, width: usize) -> String {
     format!("{start}…{end}")
 }
 
-/// Returns the text without characters that could command a terminal: it may come from a server.
+/// Returns the text without characters that could command a terminal, or mislead its reader: it may come from a server.
 pub(super) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if misleads(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -74,10 +74,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     let full = pass.options.full || mailbox.must_list || day_old || unite;
     let look_there = full || changed_there || mailbox.cursor.is_none();
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
-    let look_here = pass.options.full
-        || mailbox.must_scan
-        || unite
-        || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
+    let look_here =
+        full || mailbox.must_scan || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
     let pending = pass.db.read(move |tx| tx.pending(id)).await?;
     if !look_there && !look_here && pending.is_empty() {
         return Ok(None);
@@ -152,7 +150,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         push: pass.account.direction == Direction::Both && !selected.read_only,
         remove: pass.account.deletions.on_server == OnServer::Remove,
         expunge: pass.account.deletions.on_local != OnLocal::Keep,
-        retry_skipped: pass.options.full,
+        // Once a day also what was refused: a quota may be free again, a limit higher.
+        retry_skipped: full,
         remote_mask: remote_mask.clone(),
         local_mask: local_mask.clone(),
     };
@@ -296,8 +295,9 @@ async fn ask_for_uploads(
     if session.selected().is_none_or(|s| s.raw != raw_name(mailbox)) {
         session.select(&raw_name(mailbox)).await?;
     }
-    let mut free = unlinked_from(pass, session, id, first).await?;
+    // Before asking: an answer is as old as the question.
     let early = pass.is_too_early();
+    let mut free = unlinked_from(pass, session, id, first).await?;
     let mut answers = BTreeMap::new();
     for link in &pending {
         let Some(uid_next) = since(link) else { continue };
@@ -379,7 +379,8 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
     let Examined { mailbox, observed, scanned, remote_mask, local_mask, push, waiting, notes, .. } = examined;
     let id = mailbox.id;
     let (now, clock) = (pass.now(), std::time::SystemTime::now());
-    let problem = (!notes.is_empty()).then(|| notes.join("; "));
+    let joined = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join("; "));
+    let (notes, problems) = (joined(notes), joined(pass.problems_of(&mailbox.name)));
     let complete = pass
         .db
         .commit(move |tx| {
@@ -411,7 +412,9 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
             if complete {
                 row.last_complete = Some(now);
             }
-            row.problem = problem;
+            row.problem = if complete { notes } else { problems };
+            // Else nothing would look again and take the words back.
+            row.must_scan |= !complete && row.problem.is_some();
             tx.update_mailbox(&row)?;
             Ok(complete)
         })

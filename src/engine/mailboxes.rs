@@ -107,7 +107,19 @@ fn find_trash(pass: &Pass<'_>, listed: &[imap::Listed]) -> Option<Trash> {
 /// Returns the mailboxes that have a maildir: those found below the root, and those at the paths of known ones.
 fn maildirs(pass: &Pass<'_>, rows: &BTreeMap<MailboxId, Mailbox>) -> Result<BTreeSet<MailboxName>, Error> {
     let Some(root) = &pass.root else { return Ok(BTreeSet::new()) };
-    let mut here: BTreeSet<MailboxName> = root.mailboxes()?.into_iter().map(|(name, _)| name).collect();
+    let mut here = BTreeSet::new();
+    for (name, path) in root.mailboxes()? {
+        match name {
+            Some(name) => drop(here.insert(name)),
+            None if rows.values().any(|row| row.path.as_ref() == Some(&path)) => {}
+            None => {
+                let path = root.path().join(path);
+                let text = format!("the maildir {} was passed over", path.to_string_lossy().escape_debug());
+                let advice = "no mailbox is kept at this path; rename it, or move its messages to another maildir";
+                pass.account_problem(text, Some(advice.to_owned()));
+            }
+        }
+    }
     for row in rows.values() {
         if let Some(path) = &row.path
             && !here.contains(&row.name)

@@ -53,8 +53,12 @@ pub fn may_have_moved_here<'a>(parts: impl Iterator<Item = &'a Part>) -> bool {
 /// Tells whether a link stands for an upload of which it is not known yet what became of it, or that is only now found
 /// to have happened.
 fn is_unanswered(part: &Part, link: &Link) -> bool {
-    let op = part.plan.iter().map(|planned| &planned.op).find(|op| op.link() == Some(link.id));
-    matches!(link.state, LinkState::Uploading { .. }) && matches!(op, None | Some(Op::Adopt { .. }))
+    // The few that are uploads are looked for in the plan, which may be long.
+    matches!(link.state, LinkState::Uploading { .. })
+        && matches!(
+            part.plan.iter().map(|p| &p.op).find(|op| op.link() == Some(link.id)),
+            None | Some(Op::Adopt { .. })
+        )
 }
 
 /// Returns the sizes of the messages that are without, whose files are here: only a message of such a size can be one of them.

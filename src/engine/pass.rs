@@ -233,10 +233,20 @@ impl Pass<'_> {
         lock(&self.ledger).rows.entry(mailbox.clone()).or_default().problems.insert(text);
     }
 
+    /// Returns what was noted about a mailbox.
+    pub(super) fn problems_of(&self, mailbox: &MailboxName) -> Vec<String> {
+        lock(&self.ledger).rows.get(mailbox).map(|row| row.problems.iter().cloned().collect()).unwrap_or_default()
+    }
+
     /// Notes that something about the account could not be done.
     pub(super) fn account_problem(&self, text: String, advice: Option<String>) {
         tracing::warn!(account = self.account.name, "{text}");
-        lock(&self.ledger).problems.push(Problem { scope: String::new(), text, advice });
+        let problem = Problem { scope: String::new(), text, advice };
+        let mut ledger = lock(&self.ledger);
+        // Each round may find it.
+        if !ledger.problems.contains(&problem) {
+            ledger.problems.push(problem);
+        }
     }
 
     /// Notes what a dry run would do.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::model::Uid;
+use crate::model::{Uid, misleads};
 
 /// How much is broken by an error.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -213,7 +213,7 @@ impl Error {
 /// Returns the server's words fit for a terminal: without control characters, at most 300 characters.
 pub(super) fn words(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * 300)]);
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
+    text.chars().map(|c| if misleads(c) { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
 }
 
 /// Tells whether these words mean that the server as a whole is not well, whatever status carries them, and how long

@@ -123,7 +123,12 @@ impl Namespace {
             if component.is_empty() {
                 return Err("with an empty component".to_owned());
             }
-            decode(component).ok_or_else(|| "not valid modified UTF-7 (RFC 3501 section 5.1.3)".to_owned())
+            match decode(component) {
+                // No file has such a name, and no program shows it whole.
+                Some(text) if text.contains('\0') => Err("with a NUL in it".to_owned()),
+                Some(text) => Ok(text),
+                None => Err("not valid modified UTF-7 (RFC 3501 section 5.1.3)".to_owned()),
+            }
         });
         let components = components.collect::<Result<Vec<_>, _>>()?;
         if !self.prefix.is_empty() && own.is_some() && components[0].eq_ignore_ascii_case("INBOX") {
@@ -263,7 +268,7 @@ mod tests {
         assert_eq!(name(&dotted, b"inbox").unwrap(), "INBOX");
         assert_eq!(name(&plain, b"Inbox/Sub").unwrap(), "INBOX/Sub");
         assert_eq!(name(&plain, b"a.b").unwrap(), "a.b");
-        for bad in [&b"INBOX.INBOX"[..], b"INBOX.", b"INBOX.a..b", b"INBOX.&x", &[b'a'; 1001]] {
+        for bad in [&b"INBOX.INBOX"[..], b"INBOX.", b"INBOX.a..b", b"INBOX.&x", b"INBOX.a&AAA-b", &[b'a'; 1001]] {
             assert!(name(&dotted, bad).is_err(), "{}", bad.escape_ascii());
         }
         assert!(plain.is_foreign(&RawName::new(b"Shared/x")) && plain.is_foreign(&RawName::new(b"Shared")));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-use crate::model::UniqueName;
+use crate::model::{UniqueName, misleads};
 
 /// A failure on the disk. Whatever it was, no message was lost by it and none stands half written under its name.
 #[derive(thiserror::Error, Debug)]
@@ -133,7 +133,7 @@ pub(super) fn failed<E: Into<io::Error>>(what: &'static str, path: &Path) -> imp
 
 /// Returns a path as text that is safe to print: names come from servers and may hold escape sequences.
 pub(super) fn shown(path: &Path) -> String {
-    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let escape = |c: char| if misleads(c) { c.escape_default().to_string() } else { c.to_string() };
     path.to_string_lossy().chars().map(escape).collect()
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::model::MailboxName;
+use crate::model::{MailboxName, misleads};
 
 /// How the maildirs of an account are laid out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,8 +87,7 @@ fn escape(text: &str, special: impl Fn(usize, char) -> bool) -> String {
     for (at, c) in text.char_indices() {
         let end = at + c.len_utf8();
         let reads_as_escape = c == '%' && (text[end..].starts_with('~') || byte(&text.as_bytes()[end..]).is_some());
-        let reorders = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c == '/' || c.is_control() || reorders || reads_as_escape || special(at, c) {
+        if c == '/' || misleads(c) || reads_as_escape || special(at, c) {
             text[at..end].bytes().for_each(|b| out.push_str(&format!("%{b:02X}")));
         } else {
             out.push(c);

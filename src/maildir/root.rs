@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode};
 use rustix::io::Errno;
-use tracing::warn;
 
-use super::error::{failed, shown};
+use super::error::failed;
 use super::name::as_path;
 use super::path::{DEEPEST, Layout};
 use super::store::{Condition, condition};
@@ -99,22 +98,16 @@ impl Root {
         path::name_of(self.layout, path)
     }
 
-    /// Returns every maildir with its mailbox and its path below the root, in the order of the paths.
+    /// Returns the path of every maildir below the root with its mailbox, in the order of the paths; without one, if
+    /// [`Self::name_of`] knows none for the path.
     ///
-    /// One that lacks a part is returned too; it is [`Self::maildir`] that says so. Left out, with a warning, are those
-    /// at paths that [`Self::name_of`] has no mailbox for; and anything behind a symbolic link, or hidden.
+    /// One that lacks a part is returned too; it is [`Self::maildir`] that says so. Left out is anything behind a
+    /// symbolic link, or hidden.
     ///
     /// # Errors
     /// Any error of a listing: there may be more maildirs, then.
-    pub fn mailboxes(&self) -> Result<Vec<(MailboxName, PathBuf)>, Error> {
-        let named = |path: PathBuf| match self.name_of(&path) {
-            Some(name) => Some((name, path)),
-            None => {
-                warn!(path = %shown(&self.path.join(&path)), "a maildir was passed over: no mailbox has this path");
-                None
-            }
-        };
-        Ok(self.maildirs()?.into_iter().filter_map(named).collect())
+    pub fn mailboxes(&self) -> Result<Vec<(Option<MailboxName>, PathBuf)>, Error> {
+        Ok(self.maildirs()?.into_iter().map(|path| (self.name_of(&path), path)).collect())
     }
 
     /// Returns the path of every maildir, whole or not, in order.

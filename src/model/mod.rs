@@ -16,7 +16,7 @@ pub use flags::{Flag, FlagChange, Flags, Keyword};
 pub use ids::{LinkId, MailboxId, ModSeq, OutOfRange, Uid, UidSet, UidValidity};
 pub use key::{ContentKey, Digest, Fingerprint};
 pub use link::{Link, LinkState, Side, SkipReason};
-pub use name::{MailboxName, UniqueName};
+pub use name::{MailboxName, UniqueName, misleads};
 pub use proof::{Doubt, GoneLocal, GoneRemote, LocalEvidence, Proof, RemoteEvidence};
 pub use secret::Secret;
 pub use tree::{Cursor, Local, LocalMessage, Place, Remote, RemoteMessage};

@@ -49,11 +49,18 @@ impl From<&str> for MailboxName {
     }
 }
 
-/// Control characters are escaped: a name may come from a hostile server, and is printed on terminals.
+/// Tells whether a character could command a terminal, or show a text in another order than it is in.
+#[must_use]
+pub fn misleads(c: char) -> bool {
+    let reorders = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || reorders
+}
+
+/// Characters that mislead are escaped: a name may come from a hostile server, and is printed on terminals.
 impl fmt::Display for MailboxName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.0.chars() {
-            if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
+            if misleads(c) { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
         }
         Ok(())
     }
@@ -142,5 +149,6 @@ mod tests {
         }
         assert_eq!(MailboxName::from("inbox/Sub").as_str(), "INBOX/Sub");
         assert_eq!(MailboxName::from_components(["a\u{1b}[31m"]).to_string(), "a\\u{1b}[31m");
+        assert_eq!(MailboxName::from_components(["\u{202e}txt.exe"]).to_string(), "\\u{202e}txt.exe");
     }
 }

@@ -112,15 +112,15 @@ fn what_was_never_synced_is_not_in_sync() {
 }
 
 #[test]
-fn the_state_directory_is_the_users_alone() {
+fn only_the_user_writes_to_the_state_directory() {
     let home = Home::new(ACCOUNT);
     let state = home.path().join(".local/state/postkeep");
     let _ = home.run(&["sync"]);
     assert_eq!(std::fs::metadata(&state).unwrap().mode() & 0o777, 0o700);
-    std::fs::set_permissions(&state, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&state, PermissionsExt::from_mode(0o775)).unwrap();
     let output = home.run(&["sync"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("chmod 700"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("chmod go-w"), "{}", stderr(&output));
 }
 
 #[test]

@@ -71,6 +71,12 @@ impl Scene {
         self.server.state().append(mailbox, &mail(number), &[], DATE + i64::from(number))
     }
 
+    /// Mail of this number arrives in a new mailbox on the server.
+    pub fn arrives_in_new(&self, mailbox: &str, number: u32) {
+        self.server.state().create(mailbox);
+        self.arrives_in(mailbox, number);
+    }
+
     /// Mail of this number is put into INBOX here.
     pub fn delivered(&self, number: u32) -> PathBuf {
         self.mails.borrow_mut().insert(number);
@@ -133,6 +139,15 @@ impl Scene {
     pub fn assert_told_nothing(&self) {
         let changing: Vec<_> = self.server.take_commands().into_iter().filter(|c| c.changes()).collect();
         assert!(changing.is_empty(), "{changing:?}");
+    }
+
+    /// Panics unless every mail of these numbers is in INBOX here.
+    #[track_caller]
+    pub fn assert_here(&self, numbers: impl IntoIterator<Item = u32>) {
+        let found: Vec<Vec<u8>> = self.account.files("INBOX").iter().map(|p| fs::read(p).unwrap()).collect();
+        for number in numbers {
+            assert!(found.contains(&mail_here(number)), "mail {number} is not here any more");
+        }
     }
 
     /// Panics unless the fault had an effect.
@@ -234,7 +249,12 @@ impl Mount {
 
     /// Gives it another size.
     pub fn resize(&self, size: &str) {
-        as_root("mount", &["-o", &format!("remount,size={size}"), self.0.to_str().unwrap()]);
+        self.remount(&format!("size={size}"));
+    }
+
+    /// Gives it other options, as `ro`.
+    pub fn remount(&self, options: &str) {
+        as_root("mount", &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()]);
     }
 }
 

@@ -79,7 +79,9 @@ impl Ledger {
     fn note(&mut self, user: User, body: &str, deed: Deed, place: &str) {
         self.lines.push(format!("{}{user:?} {deed:?} {body} {place}", if self.in_pass { "  " } else { "" }));
         let epochs = self.epoch..=self.epoch + u32::from(self.in_pass);
-        place.split(" -> ").for_each(|name| drop(self.active.insert(name.to_owned(), *epochs.end())));
+        for name in place.split(" -> ") {
+            self.active.insert(name.to_owned(), *epochs.end());
+        }
         self.events.entry(body.to_owned()).or_default().push(Event { user, deed, epochs });
     }
 
@@ -236,10 +238,11 @@ fn act_here(random: &mut Random, account: &Account, ledger: &mut Ledger) {
             // A unique name is unique in its maildir, or the second file is not mirrored.
             let taken = account.files(&to).iter().any(|other| unique(other) == unique(&file));
             let target = account.maildir().join(&to).join("cur").join(format!("{}:2,{letters}", unique(&file)));
-            if to != name && !taken {
-                if let Some(body) = read(&file).filter(|_| fs::rename(&file, target).is_ok()) {
-                    ledger.note(user, &body, Deed::Moved, &format!("{name} -> {to}"));
-                }
+            if to != name
+                && !taken
+                && let Some(body) = read(&file).filter(|_| fs::rename(&file, target).is_ok())
+            {
+                ledger.note(user, &body, Deed::Moved, &format!("{name} -> {to}"));
             }
         }
         (82..86, Some(file)) => {

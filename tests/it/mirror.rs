@@ -508,12 +508,6 @@ impl World<'_> {
         assert!(lost.is_empty(), "lost {lost:?}\n{}{}", output.stdout, output.stderr);
     }
 
-    /// Returns the messages of a mailbox here about `subject`.
-    pub fn here(&self, mailbox: &str, subject: &str) -> Vec<Mail> {
-        let mails = self.account.local().remove(mailbox).unwrap_or_default();
-        mails.into_iter().filter(|mail| is_about(&mail.bytes, subject)).collect()
-    }
-
     /// Returns the subjects in each mailbox of the server, as one line of text: `INBOX: a b; Work: c`.
     pub fn listing(&self) -> String {
         let mut lines = Vec::new();

@@ -1,6 +1,6 @@
 //! The first pass over a mailbox, in either direction.
 
-use crate::mirror::{Host, Kind, everywhere, letters, on_sims, place};
+use crate::mirror::{Host, Kind, everywhere, letters, message, on_sims, place};
 use crate::{dovecot, reader};
 
 /// Mails as they come, and as nobody should write them.
@@ -104,6 +104,29 @@ fn both_at_once_are_united() {
         assert_eq!(world.flags("INBOX")["common"], "\\Answered \\Flagged \\Seen");
         let appended = world.log().iter().filter(|c| c.name == "APPEND").count();
         assert_eq!(appended, 2, "what both had is not sent: {:?}", world.log());
+    });
+}
+
+#[test]
+fn later_mail_crosses_from_either_side() {
+    everywhere(|host| {
+        let world = host.world("");
+        world.append("INBOX", "old", &["\\Seen"], 1_000);
+        world.mirror();
+        world.append("INBOX", "there", &[], 2_000);
+        world.append("INBOX", "there and read", &["\\Seen"], 3_000);
+        world.deliver("INBOX", "here", 4_000);
+        world.deliver("INBOX", "here and flagged", 5_000);
+        world.mark("INBOX", "here and flagged", "FS");
+        world.mirror();
+        let there = world.remote().mails();
+        let here = there["INBOX"].iter().find(|(_, mail)| mail.bytes == message("here")).map(|(_, mail)| mail);
+        assert_eq!(here.map(|mail| mail.date), Some(4_000), "the bytes of the file with CRLF, and its date");
+        assert_eq!(world.flags("INBOX")["here and flagged"], "\\Flagged \\Seen");
+        let places = ["there", "there and read", "here"].map(|subject| world.file("INBOX", subject));
+        assert_eq!(places.each_ref().map(|path| place(path)), ["new", "cur", "new"]);
+        let fetched = world.log().iter().filter(|c| c.args.contains("BODY.PEEK[]")).count();
+        assert_eq!(fetched, 1, "only what is new is fetched: {:?}", world.log());
     });
 }
 

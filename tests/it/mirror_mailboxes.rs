@@ -102,7 +102,8 @@ const SMALL_GUARD: &str = "[account.a.deletions]\nguard_count = 3";
 
 #[test]
 fn a_large_mailbox_deleted_there_is_held() {
-    everywhere(|host| {
+    for kind in [Kind::Sim(postkeep_sim::Profile::Bare), Kind::Dovecot(Profile::Full.into())] {
+        let host = &Host::start(kind);
         for undo in [false, true] {
             let world = tree(host, SMALL_GUARD);
             (0..5).for_each(|n| world.append("Other", &format!("m{n}"), &[], 1_000));
@@ -123,7 +124,7 @@ fn a_large_mailbox_deleted_there_is_held() {
                 assert!((0..5).all(|n| world.is_buried(&format!("m{n}"))));
             }
         }
-    });
+    }
 }
 
 /// No maildir that is missing deletes a mailbox.
@@ -203,7 +204,8 @@ fn assert_same_messages(world: &World<'_>, subjects: usize) {
 
 #[test]
 fn hard_names_stay_below_the_root_and_apart() {
-    on_sims(|host| {
+    for profile in [postkeep_sim::Profile::Full, postkeep_sim::Profile::Bare] {
+        let host = Host::start(Kind::Sim(profile));
         for layout in ["nested", "maildir++"] {
             let world = host.world(&format!("layout = {layout:?}"));
             let long = "x".repeat(300);
@@ -234,7 +236,7 @@ fn hard_names_stay_below_the_root_and_apart() {
             assert_same_messages(&world, names.len().div_ceil(2));
             world.assert_at_rest(0);
         }
-    });
+    }
 }
 
 #[test]
@@ -247,13 +249,13 @@ fn names_differ_by_separator_and_prefix() {
         world.append(mailbox, "there", &[], 1_000);
         world.append(mailbox, "moves", &[], 1_000);
     }
-    world.deliver("New/here", "here", 2_000);
+    world.deliver("Neu/here", "here", 2_000);
     world.mirror();
-    world.move_here("Lists/rust", "moves", "New/here");
+    world.move_here("Lists/rust", "moves", "Neu/here");
     world.rename("Entwürfe", "Drafts/old");
     world.mirror();
     let listing = world.listing();
-    assert!(listing.contains("Drafts/old: moves there; INBOX:; Lists/rust: there; New/here: here moves"), "{listing}");
+    assert!(listing.contains("Drafts/old: moves there; INBOX:; Lists/rust: there; Neu/here: here moves"), "{listing}");
 }
 
 /// Where the separator is another character, a slash is as good as any.
@@ -294,6 +296,18 @@ fn the_layout_maildir_plus_plus() {
         assert!(listing.contains(moved), "{listing}");
         assert!(root.join(".Mailing lists.rust").is_dir() && !root.join(".Lists").exists());
     });
+}
+
+/// A directory that could be a part of a maildir on some file system is no mailbox, and that is said.
+#[test]
+fn a_maildir_that_no_mailbox_has_is_told() {
+    let host = Host::start(Kind::Sim(postkeep_sim::Profile::Full));
+    let world = host.world("");
+    world.deliver("New/here", "here", 1_000);
+    world.deliver("Other", "there", 1_000);
+    let output = world.sync(1);
+    assert_eq!(output.stdout.matches("New/here was passed over").count(), 1, "{}", output.stdout);
+    assert_eq!(world.listing(), "INBOX:; Other: there");
 }
 
 /// A name is known by what `mailboxes` says; what is left out is not touched on either side.
