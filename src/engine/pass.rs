@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::stream::{self, StreamExt};
@@ -15,28 +15,23 @@ use super::Error;
 use super::cycle::{self, Examined, Outcome, examine, settle};
 use super::execute::{self, Site};
 use super::guard;
+use super::ledger::{Ledger, Meter};
 use super::lock::Locks;
 use super::mailboxes::{self, Prepared};
-use super::moves::{self, Part};
 use super::op::{Op, Planned};
 use super::pool::Pool;
-use super::rebind::Unlinked;
 use super::report::{
-    Counts, Held, MailboxReport, MailboxState, Options, Outcome as End, PlannedOp, Problem, Progress, ProgressEvent,
-    Report,
+    Counts, Held, MailboxState, Options, Outcome as End, PlannedOp, Problem, Progress, ProgressEvent, Report,
 };
 use super::root::{Older, Verdict, judge, with_what_came};
 use crate::config::{self, Account};
 use crate::db::{self, AccountState, Db, Tx};
 use crate::imap::{Connect, Quirks, Tls};
-use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root, Stamp};
-use crate::model::{LinkState, MailboxId, MailboxName, UidSet};
+use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
+use crate::model::{LinkState, MailboxName};
 
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
 const ROUNDS: u32 = 8;
-
-/// In how many rounds of a pass what may be half of a move is left to the next one.
-const HESITATIONS: u32 = 2;
 
 /// How long is waited when all that is left is a file that is still being written, or a maildir in motion, …
 const SETTLING: Duration = Duration::from_millis(600);
@@ -53,7 +48,7 @@ pub(super) struct Pass<'a> {
     pub graveyard: Arc<Graveyard>,
     pub pool: Pool<'a>,
     progress: &'a Progress,
-    ledger: Arc<Mutex<Ledger>>,
+    ledger: Ledger,
     /// Mailboxes that an op in another one changed: the next round looks at them.
     touched: RefCell<BTreeSet<MailboxName>>,
     /// Since when no connection is alive any more that an append without an answer went over.
@@ -61,58 +56,7 @@ pub(super) struct Pass<'a> {
     /// How many commits said that something was done.
     effects: Cell<u64>,
     /// In how many rounds something was left, since it may be half of a move.
-    hesitations: Cell<u32>,
-}
-
-/// What is reported at the end, by mailbox.
-#[derive(Default)]
-struct Ledger {
-    rows: BTreeMap<MailboxName, Row>,
-    problems: Vec<Problem>,
-    planned: Vec<PlannedOp>,
-}
-
-#[derive(Default)]
-struct Row {
-    counts: Counts,
-    problems: BTreeSet<String>,
-    held: Vec<Held>,
-    state: Option<MailboxState>,
-}
-
-/// Counts what a mailbox's part of the pass does; may be used from another thread.
-pub(super) struct Meter {
-    mailbox: MailboxName,
-    ledger: Arc<Mutex<Ledger>>,
-    progress: Progress,
-}
-
-impl Meter {
-    /// Counts delivered messages.
-    pub(super) fn downloaded(&self, messages: u64, bytes: u64) {
-        self.count(messages, bytes, |counts| {
-            counts.downloaded += messages;
-            counts.downloaded_bytes += bytes;
-        });
-    }
-
-    /// Counts appended messages.
-    pub(super) fn uploaded(&self, messages: u64, bytes: u64) {
-        self.count(messages, bytes, |counts| {
-            counts.uploaded += messages;
-            counts.uploaded_bytes += bytes;
-        });
-    }
-
-    fn count(&self, ops: u64, bytes: u64, add: impl FnOnce(&mut Counts)) {
-        add(&mut lock(&self.ledger).rows.entry(self.mailbox.clone()).or_default().counts);
-        self.progress.tell(ProgressEvent::Done { mailbox: self.mailbox.clone(), ops, bytes });
-    }
-}
-
-fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
-    // Counters stay right whatever ended another thread.
-    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) hesitations: Cell<u32>,
 }
 
 /// Makes one complete pass over an account.
@@ -147,7 +91,7 @@ pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> 
         graveyard: Arc::new(Graveyard::open(&options.state_dir, &account.name)),
         pool: Pool::new(account, connect(account, &options.state_dir)),
         progress,
-        ledger: Arc::default(),
+        ledger: Ledger::default(),
         touched: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
         effects: Cell::new(0),
@@ -163,7 +107,7 @@ pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> 
         pass.pool.close().await;
     }
     drop(locks);
-    result.map(|end| pass.report(end))
+    result.map(|end| pass.ledger.report(&account.name, end))
 }
 
 fn connect(account: &Account, state_dir: &Path) -> Connect {
@@ -203,8 +147,7 @@ impl Pass<'_> {
 
     /// Returns a number that grows whenever something is done.
     fn effects(&self) -> u64 {
-        let downloaded = lock(&self.ledger).rows.values().map(|row| row.counts.downloaded).sum::<u64>();
-        self.effects.get() + downloaded
+        self.effects.get() + self.ledger.downloaded()
     }
 
     /// Returns the time in seconds since 1970.
@@ -219,53 +162,43 @@ impl Pass<'_> {
 
     /// Changes the counts of a mailbox.
     pub(super) fn tally(&self, mailbox: &MailboxName, change: impl FnOnce(&mut Counts)) {
-        change(&mut lock(&self.ledger).rows.entry(mailbox.clone()).or_default().counts);
+        self.ledger.tally(mailbox, change);
     }
 
     /// Returns what counts for a mailbox from another thread.
     pub(super) fn meter(&self, mailbox: &MailboxName) -> Meter {
-        Meter { mailbox: mailbox.clone(), ledger: Arc::clone(&self.ledger), progress: self.progress.clone() }
+        Meter::new(mailbox, &self.ledger, self.progress)
     }
 
     /// Notes that something about a mailbox could not be done.
     pub(super) fn problem(&self, mailbox: &MailboxName, text: String) {
         tracing::warn!(account = self.account.name, %mailbox, "{text}");
-        lock(&self.ledger).rows.entry(mailbox.clone()).or_default().problems.insert(text);
+        self.ledger.problem(mailbox, text);
     }
 
     /// Returns what was noted about a mailbox.
     pub(super) fn problems_of(&self, mailbox: &MailboxName) -> Vec<String> {
-        lock(&self.ledger).rows.get(mailbox).map(|row| row.problems.iter().cloned().collect()).unwrap_or_default()
+        self.ledger.problems_of(mailbox)
     }
 
     /// Notes that something about the account could not be done.
     pub(super) fn account_problem(&self, text: String, advice: Option<String>) {
         tracing::warn!(account = self.account.name, "{text}");
-        let problem = Problem { scope: String::new(), text, advice };
-        let mut ledger = lock(&self.ledger);
-        // Each round may find it.
-        if !ledger.problems.contains(&problem) {
-            ledger.problems.push(problem);
-        }
+        self.ledger.account_problem(Problem { scope: String::new(), text, advice });
     }
 
     /// Notes what a dry run would do.
     pub(super) fn would(&self, mailbox: &MailboxName, text: String, why: &str) {
-        let op = PlannedOp { mailbox: mailbox.clone(), text, why: why.to_owned() };
-        lock(&self.ledger).planned.push(op);
+        self.ledger.would(PlannedOp { mailbox: mailbox.clone(), text, why: why.to_owned() });
     }
 
     /// Notes that a mailbox is held.
     pub(super) fn hold(&self, mailbox: &MailboxName, removals: u64, why: String) {
-        let mut ledger = lock(&self.ledger);
-        ledger.rows.entry(mailbox.clone()).or_default().held = vec![Held { removals, why }];
+        self.ledger.hold(mailbox, Some(Held { removals, why }));
     }
 
     fn set_state(&self, mailbox: &MailboxName, state: MailboxState) {
-        let mut ledger = lock(&self.ledger);
-        let row = ledger.rows.entry(mailbox.clone()).or_default();
-        let held = !row.held.is_empty() && state != MailboxState::Failed;
-        row.state = Some(if held { MailboxState::Held } else { state });
+        self.ledger.set_state(mailbox, state);
     }
 
     /// Asks the next round to look at a mailbox.
@@ -478,44 +411,6 @@ impl Pass<'_> {
         Ok(RoundEnd { left, did, waiting, hesitated })
     }
 
-    /// Tells whether something that came or went may be half of a move whose other half was not seen: a maildir changed
-    /// since it was looked at, or (`broke`) a mailbox could not be looked at. Then both are left to the next round, which
-    /// looks at all these mailboxes together.
-    fn hesitates(
-        &self,
-        examined: &mut [Examined],
-        places: &BTreeMap<MailboxName, execute::Place>,
-        broke: bool,
-        left: &mut BTreeSet<MailboxName>,
-    ) -> Result<bool, Error> {
-        let is_half = |planned: &Planned| moves::may_be_half(planned, broke);
-        let planned = |one: &Examined| one.part.plan.iter().any(is_half);
-        if self.options.dry_run || self.hesitations.get() == HESITATIONS || !examined.iter().any(planned) {
-            return Ok(false);
-        }
-        let seen: BTreeMap<&MailboxName, Stamp> =
-            examined.iter().filter_map(|one| Some((&one.mailbox.name, one.scanned.as_ref()?.scan.stamp))).collect();
-        let mut changed = BTreeSet::new();
-        for (name, place) in places {
-            let seen = seen.get(name).copied().or_else(|| place.mailbox.stamp.map(Stamp::from_numbers));
-            if seen != Some(place.maildir.stamp()?) {
-                changed.insert(name.clone());
-            }
-        }
-        if changed.is_empty() && !broke {
-            return Ok(false);
-        }
-        tracing::debug!(account = self.account.name, "left what may be half of a move to the next round");
-        self.hesitations.set(self.hesitations.get() + 1);
-        left.extend(changed);
-        for one in examined {
-            let count = one.part.plan.len();
-            one.part.plan.retain(|planned| !is_half(planned));
-            one.part.postponed |= one.part.plan.len() < count;
-        }
-        Ok(true)
-    }
-
     /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
     async fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
         self.write_down_failure(mailbox, &error).await;
@@ -546,66 +441,6 @@ impl Pass<'_> {
         }
     }
 
-    /// Recognises moves over all mailboxes, in both directions.
-    async fn find_moves(&self, examined: &mut [Examined]) -> Result<(), Error> {
-        if moves::may_have_moved_here(examined.iter().map(|e| &e.part)) {
-            for one in &mut *examined {
-                let (Some(scanned), Some(maildir)) = (&one.scanned, &one.maildir) else { continue };
-                let uploads = one.part.plan.iter().filter_map(|p| match &p.op {
-                    Op::Upload { name, .. } => Some((name.clone(), scanned.scan.get(name)?.file())),
-                    _ => None,
-                });
-                let (uploads, maildir) = (uploads.collect::<Vec<_>>(), Arc::clone(maildir));
-                let keys = move || {
-                    // What cannot be read has no content that could prove a move.
-                    let key = |(name, file)| Some((name, maildir.key(&file).ok()?.key));
-                    uploads.into_iter().filter_map(key).collect()
-                };
-                one.part.files = tokio::task::spawn_blocking(keys).await?;
-            }
-        }
-        let sizes = moves::sizes_removed_here(examined.iter().map(|e| &e.part));
-        if !sizes.is_empty() {
-            for one in &mut *examined {
-                one.part.messages = self.candidates(one, &sizes).await?;
-            }
-        }
-        let mut parts: BTreeMap<MailboxId, Part> =
-            examined.iter_mut().map(|e| (e.mailbox.id, std::mem::take(&mut e.part))).collect();
-        moves::find(&mut parts);
-        for one in examined {
-            if let Some(part) = parts.remove(&one.mailbox.id) {
-                one.part = part;
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns what is known, without their bodies, of the new messages that have one of these sizes.
-    async fn candidates(&self, one: &Examined, sizes: &[u64]) -> Result<BTreeMap<crate::model::Uid, Unlinked>, Error> {
-        let new = one.part.plan.iter().filter_map(|p| match &p.op {
-            Op::Download { uid, link: None, .. } => Some(*uid),
-            _ => None,
-        });
-        let new: UidSet = new.collect();
-        if new.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        let mut session = self.pool.get().await?;
-        let result = async {
-            session.select(&super::observe::raw_name(&one.mailbox)).await?;
-            let of_size = session.sizes(&new).await?.into_iter().filter(|(_, size)| sizes.contains(size));
-            let of_size: UidSet = of_size.map(|(uid, _)| uid).collect();
-            Ok(session.fingerprints(&of_size).await?)
-        }
-        .await;
-        let unlinked = |seen: crate::imap::Seen| {
-            let (uid, fingerprint, internal_date) = (seen.uid, seen.fingerprint, seen.internal_date);
-            (uid, Unlinked { uid, fingerprint, internal_date })
-        };
-        Ok(session.done(result)?.into_iter().map(unlinked).collect())
-    }
-
     /// Sets the removals of each plan apart and asks the guard about them.
     async fn split(&self, examined: Vec<Examined>, cautious: bool) -> Result<Vec<Work>, Error> {
         let mut works = Vec::new();
@@ -622,7 +457,7 @@ impl Pass<'_> {
                 let guarded = cycle::weigh(self, &one.mailbox, removals, !self.options.dry_run).await?;
                 match guarded.held {
                     Some(why) => self.hold(&name, count - guarded.removals.len() as u64, why),
-                    None => lock(&self.ledger).rows.entry(name.clone()).or_default().held.clear(),
+                    None => self.ledger.hold(&name, None),
                 }
                 guarded.removals
             };
@@ -745,36 +580,9 @@ impl Pass<'_> {
             })
             .await?;
         for (mailbox, count) in skipped {
-            let ledger = &mut *lock(&self.ledger);
-            let row = ledger.rows.entry(mailbox).or_default();
-            if row.problems.is_empty() {
-                row.problems.insert(format!("{count} messages are skipped; postkeep status says which and why"));
-            }
-            if matches!(row.state, Some(MailboxState::InSync | MailboxState::Unchanged)) {
-                row.state = Some(MailboxState::Partial);
-            }
+            self.ledger.skipped(&mailbox, count);
         }
-        let ledger = lock(&self.ledger);
-        let any = |state| ledger.rows.values().any(|row| row.state == Some(state));
-        Ok(if ledger.rows.values().any(|row| !row.held.is_empty()) {
-            End::Held
-        } else if any(MailboxState::Failed) || any(MailboxState::Partial) || !ledger.problems.is_empty() {
-            End::Partial
-        } else {
-            End::InSync
-        })
-    }
-
-    fn report(&self, outcome: End) -> Report {
-        let Ledger { rows, problems, planned } = std::mem::take(&mut *lock(&self.ledger));
-        let mailboxes = rows.into_iter().map(|(mailbox, row)| MailboxReport {
-            mailbox,
-            state: row.state.unwrap_or(MailboxState::Partial),
-            counts: row.counts,
-            held: row.held,
-            problem: (!row.problems.is_empty()).then(|| row.problems.into_iter().collect::<Vec<_>>().join("; ")),
-        });
-        Report { account: self.account.name.clone(), outcome, mailboxes: mailboxes.collect(), problems, planned }
+        Ok(self.ledger.outcome())
     }
 }
 

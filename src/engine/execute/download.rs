@@ -11,8 +11,8 @@ use super::{Site, entry};
 use crate::db::{Db, Entry, NewLink};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
+use crate::engine::ledger::Meter;
 use crate::engine::op::{Op, Planned, Why};
-use crate::engine::pass::Meter;
 use crate::imap::{self, Body, Fetched, Session};
 use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name};
 use crate::model::{
