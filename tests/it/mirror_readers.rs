@@ -1,9 +1,16 @@
 //! Real mail readers read what was written, and what they do crosses.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::thread::{self, JoinHandle};
+
+use rustix::pty;
 
 use crate::mirror::{Host, Kind, World, letters, message};
 
@@ -84,7 +91,8 @@ fn notmuch_counts_the_same() {
     assert_eq!(counts.map(|query| notmuch(&["count", query])), ["6", "1", "2", "1", "1", "1"]);
 }
 
-/// Runs mutt on a maildir; it needs a terminal, which `script` gives it.
+/// Runs mutt on a maildir, on a terminal of its own: a wrapper like `script` types an end of file into it when its own
+/// standard input has ended, which to mutt is a command.
 fn mutt(world: &World<'_>, mailbox: &Path, keys: &str) {
     let home = world.account.state_dir();
     let rc = home.join("muttrc");
@@ -93,17 +101,39 @@ fn mutt(world: &World<'_>, mailbox: &Path, keys: &str) {
         home.display()
     );
     fs::write(&rc, format!("{lines}push '{keys}'\n")).unwrap();
+    let (terminal, screen) = terminal();
     // Keys that it takes for others would let it wait for more.
-    let command = format!("timeout 30 mutt -n -F {} -f {}", rc.display(), mailbox.display());
-    let output = Command::new("script")
-        .args(["-q", "-e", "-c", &command, "/dev/null"])
-        .env("HOME", &home)
-        .env("TERM", "xterm")
-        .stdin(Stdio::null())
-        .output()
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--kill-after=5", "60", "mutt", "-n", "-F"]).arg(&rc).arg("-f").arg(mailbox);
+    command.env("HOME", &home).env("TERM", "xterm");
+    command.stdin(terminal.try_clone().unwrap()).stdout(terminal.try_clone().unwrap()).stderr(terminal);
+    let mut child = command.spawn().unwrap();
+    // The terminal ends when nobody has it open any more.
+    drop(command);
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{status}: {}", screen.join().unwrap());
+}
+
+/// Opens a terminal: the end for a program, and a thread that returns what was written to it once nobody has it open.
+fn terminal() -> (fs::File, JoinHandle<String>) {
+    let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
+    pty::grantpt(&ours).unwrap();
+    pty::unlockpt(&ours).unwrap();
+    let path = pty::ptsname(&ours, Vec::new()).unwrap();
+    let theirs = fs::File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(rustix::fs::OFlags::NOCTTY.bits() as i32)
+        .open(OsStr::from_bytes(path.as_bytes()))
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let mut ours = fs::File::from(ours);
+    let read = move || {
+        let mut text = Vec::new();
+        // It ends with an error (EIO) where a pipe would just end.
+        let _ = ours.read_to_end(&mut text);
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    (theirs, thread::spawn(read))
 }
 
 #[test]
