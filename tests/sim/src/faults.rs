@@ -27,6 +27,17 @@ pub enum When {
     Every,
 }
 
+impl When {
+    /// Tells whether the command with this number, from 1, is meant, and whether one after it is.
+    pub(crate) const fn counts(self, seen: u32) -> (bool, bool) {
+        match self {
+            Self::Every => (true, true),
+            Self::Nth(n) => (seen == n, seen < n),
+            Self::First(n) => (seen <= n, seen < n),
+        }
+    }
+}
+
 /// When a connection is closed, seen from a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum At {
@@ -289,11 +300,7 @@ impl Faults {
                 return true;
             }
             armed.seen += 1;
-            let (now, stays) = match armed.when {
-                When::Every => (true, true),
-                When::Nth(n) => (armed.seen == n, armed.seen < n),
-                When::First(n) => (armed.seen <= n, armed.seen < n),
-            };
+            let (now, stays) = armed.when.counts(armed.seen);
             if now {
                 due.push(armed.fault.clone());
             }
