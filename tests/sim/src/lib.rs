@@ -21,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+#[cfg(feature = "second-opinion")]
+mod codec;
 mod command;
 mod date;
 mod exchange;
@@ -30,6 +32,7 @@ mod idle;
 mod lex;
 mod mailboxes;
 mod messages;
+mod notify;
 pub mod oauth;
 mod parse;
 mod profile;
@@ -47,7 +50,7 @@ mod tests;
 
 pub use command::{Command, literal};
 pub use exchange::Language;
-pub use faults::{At, Editor, Fault, Hook, Rewriter, Share, When};
+pub use faults::{At, Editor, Fault, Faults, Hook, Rewriter, Share, When};
 pub use oauth::{HttpFault, OAuth};
 pub use profile::Profile;
 pub use quirks::{NotConnected, Pipelining, Quirks, Sizes, Unkept};
@@ -187,6 +190,14 @@ impl Server {
     /// Makes `fault` happen at a command that fits `pattern` (as `APPEND`, `UID FETCH BODY.PEEK[]`; [`Command::fits`]).
     pub fn inject(&self, pattern: &str, when: When, fault: Fault) {
         self.shared.lock().faults.inject(pattern, when, fault);
+    }
+
+    /// Replaces the faults that wait by these, as by [`Faults::random`].
+    pub fn set_faults(&self, faults: Faults) {
+        let mut inner = self.shared.lock();
+        let fired = std::mem::take(&mut inner.faults.fired);
+        inner.faults = faults;
+        inner.faults.fired = fired;
     }
 
     /// Runs `hook` on the state just before the `n`-th command from now that fits `pattern` is carried out.

@@ -5,11 +5,21 @@ use crate::execute::{Context, Line, Reply};
 use crate::faults::{Due, Fault};
 
 impl Context {
-    /// Returns what the client must be told about its selected mailbox, or `None` if that is not what it was.
+    /// Returns what the client must be told about its selected mailbox, and about others if it has asked for that; or
+    /// `None` if the selected one is not what it was.
     pub(crate) fn news(&mut self, state: &mut State) -> Option<Vec<u8>> {
-        let Some(view) = &mut self.selected else { return Some(Vec::new()) };
-        let mailbox = state.mailboxes.values().find(|m| m.incarnation == view.incarnation)?;
-        Some(view.news(mailbox, self.condstore, self.qresync))
+        let mut out = Vec::new();
+        if let Some(view) = &mut self.selected {
+            let mailbox = state.mailboxes.values().find(|m| m.incarnation == view.incarnation)?;
+            out = view.news(mailbox, self.condstore, self.qresync);
+        }
+        if let Some(notified) = &mut self.notified {
+            let selected = self.selected.as_ref().map(|v| v.incarnation);
+            for line in notified.news(state, selected) {
+                out.extend(format!("* {line}\r\n").bytes());
+            }
+        }
+        Some(out)
     }
 
     /// Returns a reply as bytes: its lines, the news, the tagged line.

@@ -93,9 +93,27 @@ impl Session {
         let greeting = self.profile.greeting() + "\r\n";
         self.send(greeting.as_bytes()).await?;
         loop {
+            self.notify().await?;
             let Some(input) = self.read().await? else { continue };
             self.command(&input).await?;
         }
+    }
+
+    /// Tells changes as they happen until the client sends something, if it has asked for that by NOTIFY.
+    async fn notify(&mut self) -> Result<(), Closed> {
+        let mut changes = self.shared.changed.subscribe();
+        while self.context.notified.is_some() {
+            let out = self.context.news(&mut self.shared.clone().lock().state).ok_or(Closed)?;
+            self.send(&out).await?;
+            tokio::select! {
+                filled = self.reader.fill_buf() => {
+                    filled?;
+                    return Ok(());
+                }
+                _ = changes.changed() => {}
+            }
+        }
+        Ok(())
     }
 
     /// Reads a command with its literals, and without its last CRLF. `None` if it was refused already.
@@ -214,10 +232,10 @@ impl Session {
         if self.is_lost(&tag, &command).await? {
             return Ok(());
         }
-        let parsed = {
-            let inner = self.shared.lock();
-            parse::request(rest, self.profile, &inner.state.quirks)
-        };
+        let quirks = self.shared.lock().state.quirks.clone();
+        let parsed = parse::request(rest, self.profile, &quirks);
+        #[cfg(feature = "second-opinion")]
+        let parsed = parsed.and_then(|request| crate::codec::agrees(rest, &request).map(|()| request));
         match parsed {
             Err(reason) => {
                 self.violation(&format!("{command}: {reason}"));

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::{At, Fault, Profile, Server, Share, When};
 
+mod failures;
+mod notify;
 mod oauth;
 mod outlook;
 
