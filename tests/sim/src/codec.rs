@@ -265,6 +265,45 @@ fn text(string: &AString<'_>) -> Option<String> {
 mod tests {
     use super::*;
 
+    fn decodes(input: &[u8]) -> bool {
+        let line = [b"a ", input, b"\r\n"].concat();
+        CommandCodec::default()
+            .decode(&line)
+            .is_ok_and(|(rest, command)| rest.is_empty() && converted(command.body).is_some())
+    }
+
+    #[test]
+    fn what_imap_codec_knows() {
+        let known = [
+            "SELECT x (CONDSTORE)",
+            "SELECT x (QRESYNC (7 4 1:3 (1 3)))",
+            "UID FETCH 1:* (UID FLAGS MODSEQ) (CHANGEDSINCE 5 VANISHED)",
+            "UID FETCH 1,3:4 (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (MESSAGE-ID DATE)])",
+            "UID STORE 1:2 (UNCHANGEDSINCE 5) +FLAGS.SILENT (\\Seen $Forwarded)",
+            "APPEND {1+}\r\nx (\\Seen) \"29-Feb-2000 01:00:00 +0100\" {3+}\r\nabc",
+            "STATUS x (MESSAGES UIDNEXT UIDVALIDITY UNSEEN HIGHESTMODSEQ)",
+            "LIST \"\" \"*\"",
+            "ENABLE QRESYNC",
+            "ID (\"name\" \"postkeep\" \"version\" NIL)",
+            "UID MOVE 1 x",
+            "UID EXPUNGE 1",
+            "UID SEARCH UID 1:5",
+            "UNSELECT",
+            "NAMESPACE",
+            "IDLE",
+        ];
+        known.iter().for_each(|c| assert!(decodes(c.as_bytes()), "{c}"));
+        // When one of these is known, it needs no exception any more.
+        let unknown = [
+            "LIST \"\" (\"a\" \"b\") RETURN (SPECIAL-USE STATUS (MESSAGES))",
+            "LIST (SPECIAL-USE) \"\" \"*\"",
+            "UID SEARCH RETURN (ALL) ALL",
+            "APPEND x {1+}\r\na {1+}\r\nb",
+            "NOTIFY NONE",
+        ];
+        unknown.iter().for_each(|c| assert!(!decodes(c.as_bytes()), "{c}"));
+    }
+
     #[test]
     fn a_disagreement_is_seen() {
         assert_eq!(agrees(b"NOOP", &Request::Noop), Ok(()));

@@ -13,6 +13,7 @@ pub(crate) struct UidSet(Vec<(Option<u32>, Option<u32>)>);
 
 impl UidSet {
     /// Returns the set of these ranges.
+    #[cfg(feature = "second-opinion")]
     pub(crate) fn of(ranges: impl IntoIterator<Item = (Option<u32>, Option<u32>)>) -> Self {
         Self(ranges.into_iter().collect())
     }
@@ -63,6 +64,10 @@ pub(crate) fn is_atom(b: u8) -> bool {
 impl<'a> Parser<'a> {
     pub(crate) fn new(input: &'a [u8], profile: Profile, refuses_pairs: bool) -> Self {
         Self { input, at: 0, profile, refuses_pairs }
+    }
+
+    pub(crate) fn is_exchange(&self) -> bool {
+        self.profile.is_exchange()
     }
 
     /// Tells whether everything has been read.

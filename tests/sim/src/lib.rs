@@ -1,12 +1,30 @@
-//! A simulated IMAP server: in memory, deterministic, on a loopback port, with faults on purpose.
+//! A simulated IMAP server, and a simulated sign-in service: in memory, deterministic, on loopback ports, with faults
+//! on purpose.
 //!
-//! Tests read and change what it keeps while it runs ([`Server::state`]), ask what it was told
-//! ([`Server::commands`], [`Server::violations`]), and make things go wrong ([`Server::inject`],
-//! [`Server::on_command`]).
-//! It reads commands strictly: what the grammar or the [`Profile`] does not allow gets BAD and is a violation.
+//! Tests read and change what the server keeps while it runs ([`Server::state`]), ask what it was told
+//! ([`Server::commands`], [`Server::violations`]), and make things go wrong: at a command by a [`Fault`]
+//! ([`Server::inject`], [`Server::on_command`]), always by the [`Quirks`] in [`State::quirks`], by chance with
+//! [`Faults::random`]. Time passes when a test lets it ([`State::advance`]): tokens run out then, throttling ends, and
+//! what was to come later ([`State::later`]) comes.
+//!
+//! It reads commands strictly: what the grammar or the [`Profile`] does not allow gets BAD and is a violation, and so is
+//! what imap-codec reads differently.
+//!
+//! ```no_run
+//! use postkeep_sim::{Ca, Fault, OAuth, Options, Profile, Server, When};
+//!
+//! let ca = Ca::new()?;
+//! let server = Server::spawn(Options::from(Profile::Exo2026).tls(&ca).ipv6())?;
+//! let oauth = OAuth::spawn(&server, None)?;
+//! let ca_file = ca.write_to(std::path::Path::new("."))?; // for tls_ca_file; the host is `localhost`
+//! println!("IMAP at {}, sign-in at {}, CA in {}", server.port(), oauth.endpoint("consumers", "token"), ca_file.display());
+//! server.inject("UID FETCH BODY.PEEK[]", When::First(2), Fault::Omit(vec![3]));
+//! server.state().quirks.max_connections = Some(4);
+//! # Ok::<(), std::io::Error>(())
+//! ```
 //!
 //! `session` reads and sends, `parse` reads commands, `execute` carries them out on a [`State`], `view` knows what each
-//! client has been told.
+//! client has been told; `exchange` has the words of Outlook.com, [`oauth`] the sign-in service.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 use std::collections::BTreeSet;

@@ -466,7 +466,10 @@ impl Parser<'_> {
             self.sp()?;
         }
         if self.eat_word("CHARSET") {
-            self.sp_astring()?;
+            let charset = self.sp_astring()?;
+            if self.is_exchange() && !charset.eq_ignore_ascii_case("US-ASCII") {
+                return Err(format!("{charset} is not a charset here"));
+            }
             self.sp()?;
         }
         let mut keys = vec![self.key()?];

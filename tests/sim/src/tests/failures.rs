@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Raw;
 use super::outlook::{OPEN, server, sign_in, xoauth2};
-use crate::{At, Fault, Grant, NotConnected, Options, Pipelining, Profile, Server, Sizes, State, Unkept, When};
+use crate::{At, Fault, Faults, Grant, NotConnected, Options, Pipelining, Profile, Server, Sizes, State, Unkept, When};
 
 /// Plays a transcript in the selected INBOX with one fault, and checks that it fired.
 #[track_caller]
@@ -34,6 +34,28 @@ fn with(change: impl Fn(&mut State), transcript: &str) -> Server {
 const NOWHERE: &str = "C c CAPABILITY\nS * CAPABILITY…\nS c OK…
     C d NAMESPACE\nS d BAD User is authenticated but not connected.
     C e LIST \"\" *\nS e BAD User is authenticated but not connected.\nS * BYE Connection closed. 14\nX";
+
+#[test]
+fn a_seed_gives_the_same_faults_again() {
+    let run = |seed: u64| {
+        let server = server(Profile::Exo2026);
+        server.set_faults(Faults::random(seed, 250));
+        for n in 1..30 {
+            let mut raw = Raw::connect(&server);
+            // A connection that a fault has closed takes no more.
+            let send = |raw: &mut Raw, line: &str| drop(raw.0.get_mut().write_all(format!("a {line}\r\n").as_bytes()));
+            send(&mut raw, &xoauth2("t0"));
+            for command in ["SELECT INBOX", "UID FETCH 1:3 FLAGS", &format!("UID STORE {n} +FLAGS (\\Seen)")] {
+                while raw.line().is_some_and(|l| !l.starts_with("a ")) {}
+                send(&mut raw, command);
+            }
+        }
+        server.fired()
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+    assert!(run(1).len() > 5, "{:?}", run(1));
+}
 
 #[test]
 fn f01_a_sign_in_fails() {
