@@ -1,10 +1,12 @@
 //! What can go wrong on purpose. A fault waits for a command, happens at it, and is listed as fired if it had an
 //! effect.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::parse::Request;
 use crate::{Command, State};
 
 /// A change of the server's state at a chosen moment.
@@ -12,13 +14,29 @@ pub type Hook = Arc<dyn Fn(&mut State) + Send + Sync>;
 /// A change of one line of a reply (without CRLF); `None` leaves the line out.
 pub type Editor = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// A change of the bytes of a body: of the message of this UID, from these.
+pub type Rewriter = Arc<dyn Fn(u32, &[u8]) -> Vec<u8> + Send + Sync>;
+
 /// Which of the commands that fit its pattern a fault waits for, counted from when it was injected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// The n-th, from 1.
     Nth(u32),
+    /// Each up to the n-th.
+    First(u32),
     /// Each.
     Every,
+}
+
+impl When {
+    /// Tells whether the command with this number, from 1, is meant, and whether one after it is.
+    pub(crate) const fn counts(self, seen: u32) -> (bool, bool) {
+        match self {
+            Self::Every => (true, true),
+            Self::Nth(n) => (seen == n, seen < n),
+            Self::First(n) => (seen <= n, seen < n),
+        }
+    }
 }
 
 /// When a connection is closed, seen from a command.
@@ -80,6 +98,36 @@ pub enum Fault {
     BodyNil,
     /// Sends `""` in place of each body.
     BodyEmpty,
+    /// Changes the bytes of each body.
+    Body(Rewriter),
+    /// Gives in place of the bodies of these UIDs what Exchange gives for a message that it cannot convert: for BODY[]
+    /// a text about that, for BODY.PEEK[] the same if `peek`, else no body at all.
+    Placeholder {
+        /// The UIDs.
+        uids: Vec<u32>,
+        /// BODY.PEEK[] gives the text too.
+        peek: bool,
+    },
+    /// Does not carry out a FETCH that names one of these UIDs, and answers this.
+    RefuseUids(Vec<u32>, String),
+    /// Carries out UID COPY or UID MOVE for no message, and says OK.
+    MoveNothing,
+    /// Answers this in place of the whole reply, with the tag where it says `{tag}`; the connection ends after it if
+    /// there is a `* BYE` in it.
+    Script(String),
+    /// Says `* BYE` and this in the middle of the reply, and ends the connection.
+    Bye(String),
+    /// Says OK to a sign-in, and then `BAD User is authenticated but not connected.` to the first command, and again to
+    /// the second, when it ends the connection. CAPABILITY is answered.
+    NotConnected,
+    /// Answers this command and all that come within `time` by the server's clock with the time that remains, whatever
+    /// connection they come by. See [`crate::Server::impatient`].
+    Throttle {
+        /// How long.
+        time: Duration,
+        /// The answer is BAD, not NO.
+        bad: bool,
+    },
     /// Sends these bytes in the middle of the reply, as they are.
     Send(Vec<u8>),
     /// Changes each line of the reply, the tagged one included. Lines that are not text are left alone.
@@ -122,6 +170,28 @@ impl Fault {
         })
     }
 
+    /// Puts the code into the OK of a sign-in that Exchange gives while it moves the mailbox to another machine.
+    #[must_use]
+    pub fn wrong_server() -> Self {
+        const CODE: &str = "[Error=\"Microsoft.Exchange.Data.Storage.WrongServerException:Cross Server access is not \
+            allowed for mailbox 5d1fa9e3-9d04-4b1c-8e55-0a7b3f1c2d4e\" AuthResultFromPopImapEnd=0 \
+            Proxy=AM0PR01MB0001.EURPRD01.PROD.OUTLOOK.COM:1993:SSL MailboxBE=AM0PR01MB0001.EURPRD01.PROD.OUTLOOK.COM \
+            Service=Imap4]";
+        Self::edit(|line| Some(line.replacen(" OK ", &format!(" OK {CODE} "), 1)))
+    }
+
+    /// Ends the session as Exchange does when the access token has run out.
+    #[must_use]
+    pub fn token_expired() -> Self {
+        Self::Bye("Session invalidated - AccessTokenExpired".to_owned())
+    }
+
+    /// Sends a FETCH and an EXPUNGE of sequence numbers that do not exist.
+    #[must_use]
+    pub fn stray() -> Self {
+        Self::Send(b"* 99999 FETCH (FLAGS (\\Seen))\r\n* 99999 EXPUNGE\r\n".to_vec())
+    }
+
     /// Sends the beginning of a FETCH whose body has this size, and not more: `4294967295` must not be believed.
     #[must_use]
     pub fn huge_literal(size: u64) -> Self {
@@ -147,6 +217,14 @@ impl Fault {
             Self::Omit(_) => "omit",
             Self::BodyNil => "body-nil",
             Self::BodyEmpty => "body-empty",
+            Self::Body(_) => "body",
+            Self::Placeholder { .. } => "placeholder",
+            Self::RefuseUids(..) => "refuse-uids",
+            Self::MoveNothing => "move-nothing",
+            Self::Script(_) => "script",
+            Self::Bye(_) => "bye",
+            Self::NotConnected => "not-connected",
+            Self::Throttle { .. } => "throttle",
             Self::Send(_) => "send",
             Self::Edit(_) => "edit",
             Self::Stall => "stall",
@@ -169,29 +247,45 @@ struct Armed {
     fault: Fault,
 }
 
-/// The faults that wait and those that fired.
+/// A plan: the faults that wait and those that fired.
 #[derive(Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     armed: Vec<Armed>,
+    random: Option<Random>,
     /// The bytes that may still be sent to clients before a connection is cut.
     pub(crate) budget: Option<u64>,
     pub(crate) fired: Vec<String>,
 }
 
 impl Faults {
+    /// Returns a plan in which `intensity` of 1000 commands meet a fault such as a sick Exchange has: a closed
+    /// connection, a refusal, a FETCH that leaves lines out. Which ones depends on the seed, the command, and how often
+    /// the same command came before, so that it is the same however the connections are interleaved. Nothing in it
+    /// needs the clock to be moved.
+    #[must_use]
+    pub fn random(seed: u64, intensity: u32) -> Self {
+        Self { random: Some(Random { seed, intensity, seen: BTreeMap::new() }), ..Self::default() }
+    }
+
     pub(crate) fn inject(&mut self, pattern: &str, when: When, fault: Fault) {
         self.armed.push(Armed { pattern: pattern.to_owned(), when, seen: 0, fault });
     }
 
     pub(crate) fn calm(&mut self) {
         self.armed.clear();
-        self.budget = None;
+        (self.budget, self.random) = (None, None);
     }
 
     /// Returns the faults that are due at a command that has been received whole, and counts it.
     pub(crate) fn due(&mut self, command: &Command) -> Due {
-        let faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
-        Due { command: command.name.clone(), faults: faults.into_iter().map(|f| (f, false)).collect() }
+        let mut faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
+        faults.extend(self.random.as_mut().and_then(|random| random.draw(command)));
+        Due {
+            command: command.name.clone(),
+            peeks: command.args.to_ascii_uppercase().contains("BODY.PEEK["),
+            faults: faults.into_iter().map(|f| (f, false)).collect(),
+            ended: false,
+        }
     }
 
     /// Returns the refusal that is due in place of the `+` of a command, and counts it.
@@ -218,20 +312,77 @@ impl Faults {
                 return true;
             }
             armed.seen += 1;
-            let now = armed.when == When::Every || armed.when == When::Nth(armed.seen);
+            let (now, stays) = armed.when.counts(armed.seen);
             if now {
                 due.push(armed.fault.clone());
             }
-            armed.when == When::Every || !now
+            stays
         });
         due
     }
 }
 
+/// Faults by a seed.
+struct Random {
+    seed: u64,
+    intensity: u32,
+    /// How often each command came.
+    seen: BTreeMap<String, u32>,
+}
+
+impl Random {
+    fn draw(&mut self, command: &Command) -> Option<Fault> {
+        let text = command.to_string();
+        let seen = self.seen.entry(text.clone()).or_default();
+        *seen += 1;
+        let mut hasher = openssl::sha::Sha256::new();
+        hasher.update(format!("{} {seen} {text}", self.seed).as_bytes());
+        let hash = hasher.finish();
+        let number =
+            |at: usize| usize::from(hash[at]) << 16 | usize::from(hash[at + 1]) << 8 | usize::from(hash[at + 2]);
+        if number(0) % 1000 >= self.intensity as usize {
+            return None;
+        }
+        let mut kinds = sickness(&command.name);
+        (!kinds.is_empty()).then(|| kinds.swap_remove(number(3) % kinds.len()))
+    }
+}
+
+/// Returns the faults that a sick Exchange has at this command.
+fn sickness(name: &str) -> Vec<Fault> {
+    let unavailable = || Fault::Answer("NO Server Unavailable. 15".to_owned());
+    let hung_up = || Fault::Script("* BYE Connection closed. 14\r\n".to_owned());
+    let mut kinds = vec![Fault::Close(At::Before), Fault::Close(At::Unanswered)];
+    match name {
+        "CAPABILITY" | "LOGOUT" | "ID" | "NAMESPACE" | "ENABLE" => {}
+        "LOGIN" | "AUTHENTICATE" => kinds.extend([Fault::NotConnected, hung_up()]),
+        "IDLE" => kinds = vec![Fault::Close(At::Middle), Fault::token_expired()],
+        "LIST" => {
+            let lost = "Server Unavailable. 15\r\n* BYE Connection closed.\r\n";
+            kinds.extend([unavailable(), Fault::Close(At::Middle), Fault::Script(lost.to_owned())]);
+        }
+        "UID FETCH" => kinds.extend([
+            unavailable(),
+            Fault::Close(At::Middle),
+            Fault::token_expired(),
+            Fault::stray(),
+            Fault::DropLines(Share::EverySecond),
+            Fault::DropLines(Share::FirstHalf),
+        ]),
+        "UID MOVE" => kinds.extend([unavailable(), Fault::Close(At::Middle), Fault::MoveNothing]),
+        _ => kinds.extend([unavailable(), hung_up(), Fault::Close(At::Middle), Fault::Close(At::After)]),
+    }
+    kinds
+}
+
 /// The faults that are due at one command, each with whether it has had an effect.
 pub(crate) struct Due {
     command: String,
+    /// The command reads bodies by BODY.PEEK.
+    pub(crate) peeks: bool,
     pub(crate) faults: Vec<(Fault, bool)>,
+    /// A fault has said BYE.
+    pub(crate) ended: bool,
 }
 
 impl Due {
@@ -241,6 +392,15 @@ impl Due {
         let (fault, hit) = self.faults.iter_mut().find(waits)?;
         *hit = true;
         if let Fault::Run(hook) = fault { Some(hook.clone()) } else { None }
+    }
+
+    /// Returns the answer to a FETCH that names a UID which a fault refuses.
+    pub(crate) fn refused_uid(&mut self, request: &Request) -> Option<String> {
+        let Request::Fetch { set, .. } = request else { return None };
+        self.hit(|f| match f {
+            Fault::RefuseUids(uids, text) if uids.iter().any(|&uid| set.contains(uid, u32::MAX)) => Some(text.clone()),
+            _ => None,
+        })
     }
 
     /// Returns what the first fault that `which` accepts asks for, and marks it.
@@ -275,6 +435,24 @@ mod tests {
         faults.fire(&mut due);
         faults.fire(&mut due);
         assert_eq!(faults.fired, ["NOOP stall"]);
+    }
+
+    #[test]
+    fn a_seed_says_which_faults_happen() {
+        let drawn = |seed: u64, connection: u32| {
+            let mut faults = Faults::random(seed, 300);
+            let names = (0..200).flat_map(|i| {
+                let command = Command::read(connection, format!("UID FETCH {} FLAGS", i % 50).as_bytes());
+                faults.due(&command).faults.into_iter().map(|(f, _)| f.name()).collect::<Vec<_>>()
+            });
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(7, 1), drawn(7, 2));
+        assert_ne!(drawn(7, 1), drawn(8, 1));
+        assert!((30..90).contains(&drawn(7, 1).len()), "{}", drawn(7, 1).len());
+        let mut faults = Faults::random(7, 1000);
+        faults.calm();
+        assert!(faults.due(&Command::read(1, b"NOOP")).faults.is_empty());
     }
 
     #[test]

@@ -12,9 +12,30 @@ pub(crate) type Parsed<T> = Result<T, String>;
 pub(crate) struct UidSet(Vec<(Option<u32>, Option<u32>)>);
 
 impl UidSet {
+    /// Returns the set of these ranges.
+    #[cfg(feature = "second-opinion")]
+    pub(crate) fn of(ranges: impl IntoIterator<Item = (Option<u32>, Option<u32>)>) -> Self {
+        Self(ranges.into_iter().collect())
+    }
+
     /// Tells whether `*` is in it.
     pub(crate) fn has_star(&self) -> bool {
         self.0.iter().any(|r| r.0.is_none() || r.1.is_none())
+    }
+
+    /// Returns the ranges of the set in order, none touching another; `max` is the largest UID in use.
+    pub(crate) fn merged(&self, max: u32) -> Vec<(u32, u32)> {
+        let ends = self.0.iter().map(|&(a, b)| (a.unwrap_or(max), b.unwrap_or(max)));
+        let mut ranges: Vec<(u32, u32)> = ends.map(|(a, b)| (a.min(b), a.max(b))).collect();
+        ranges.sort_unstable();
+        let mut merged: Vec<(u32, u32)> = Vec::new();
+        for (a, b) in ranges {
+            match merged.last_mut() {
+                Some((_, end)) if a <= end.saturating_add(1) => *end = b.max(*end),
+                _ => merged.push((a, b)),
+            }
+        }
+        merged
     }
 
     /// Tells whether `uid` is in the set, where `max` is the largest UID in use.
@@ -31,6 +52,8 @@ pub(crate) struct Parser<'a> {
     input: &'a [u8],
     at: usize,
     profile: Profile,
+    /// A backslash in a string in quotes is refused.
+    refuses_pairs: bool,
 }
 
 /// Tells whether a byte may stand in an atom.
@@ -39,8 +62,12 @@ pub(crate) fn is_atom(b: u8) -> bool {
 }
 
 impl<'a> Parser<'a> {
-    pub(crate) fn new(input: &'a [u8], profile: Profile) -> Self {
-        Self { input, at: 0, profile }
+    pub(crate) fn new(input: &'a [u8], profile: Profile, refuses_pairs: bool) -> Self {
+        Self { input, at: 0, profile, refuses_pairs }
+    }
+
+    pub(crate) fn is_exchange(&self) -> bool {
+        self.profile.is_exchange()
     }
 
     /// Tells whether everything has been read.
@@ -77,6 +104,8 @@ impl<'a> Parser<'a> {
                 .is_some_and(|(code, _)| code.bytes().all(|b| b.is_ascii_alphanumeric() || b"+,".contains(&b)))
         };
         let good = name.is_ascii() && name.split('&').skip(1).all(shifted);
+        // INBOX has no case (RFC 3501 §5.1).
+        let name = if name.eq_ignore_ascii_case("INBOX") { "INBOX".to_owned() } else { name };
         if good { Ok(name) } else { Err(format!("{name:?} is not modified UTF-7")) }
     }
 
@@ -104,6 +133,7 @@ impl<'a> Parser<'a> {
             self.at += 1;
             match byte {
                 Some(b'"') => return Ok(out),
+                Some(b'\\') if self.refuses_pairs => return Err("an escape in a quoted string".to_owned()),
                 Some(b'\\') if matches!(self.peek(), Some(b'"' | b'\\')) => {
                     out.extend(self.peek());
                     self.at += 1;
@@ -188,6 +218,11 @@ impl<'a> Parser<'a> {
 
     pub(crate) fn peek(&self) -> Option<u8> {
         self.input.get(self.at).copied()
+    }
+
+    /// Tells whether the rest begins so.
+    pub(crate) fn follows(&self, bytes: &[u8]) -> bool {
+        self.input[self.at..].starts_with(bytes)
     }
 
     pub(crate) fn eat(&mut self, byte: u8) -> bool {

@@ -4,6 +4,8 @@
 use crate::Profile;
 use crate::date;
 use crate::lex::{Parsed, Parser, UidSet, base64, is_atom, text};
+use crate::notify::Wish;
+use crate::quirks::Quirks;
 use crate::search::Key;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,6 +86,10 @@ pub(crate) enum Request {
         special: bool,
         status: Option<Vec<StatusItem>>,
     },
+    Lsub {
+        reference: String,
+        pattern: String,
+    },
     Status {
         mailbox: String,
         items: Vec<StatusItem>,
@@ -131,13 +137,26 @@ pub(crate) enum Request {
         mailbox: String,
     },
     UidExpunge(UidSet),
+    /// What to tell unasked; `None` ends it.
+    Notify(Option<Wish>),
 }
 
 /// Reads a command that is complete with its literals, without its tag and its last CRLF.
-pub(crate) fn request(input: &[u8], profile: Profile) -> Parsed<Request> {
-    let mut p = Parser::new(input, profile);
+pub(crate) fn request(input: &[u8], profile: Profile, quirks: &Quirks) -> Parsed<Request> {
+    let mut p = Parser::new(input, profile, quirks.refuses_quoted_pairs);
     let request = p.request()?;
     if p.ended() { Ok(request) } else { p.fail("the end") }
+}
+
+impl Request {
+    /// Returns a COPY or MOVE that names no message; others as they are.
+    pub(crate) fn of_nothing(self) -> Self {
+        match self {
+            Self::Copy { mailbox, .. } => Self::Copy { set: UidSet::default(), mailbox },
+            Self::Move { mailbox, .. } => Self::Move { set: UidSet::default(), mailbox },
+            other => other,
+        }
+    }
 }
 
 impl Parser<'_> {
@@ -158,6 +177,12 @@ impl Parser<'_> {
             "LOGIN" => Request::Login { user: self.sp_astring()?, password: self.sp_astring()? },
             "AUTHENTICATE" => self.authenticate()?,
             "LIST" => self.list()?,
+            "LSUB" => {
+                self.sp()?;
+                let reference = self.mailbox()?;
+                self.sp()?;
+                Request::Lsub { reference, pattern: self.pattern()? }
+            }
             "STATUS" => Request::Status { mailbox: self.sp_mailbox()?, items: self.sp().and_then(|()| self.status())? },
             "CREATE" => Request::Create(self.sp_mailbox()?),
             "DELETE" => Request::Delete(self.sp_mailbox()?),
@@ -167,6 +192,7 @@ impl Parser<'_> {
             "EXAMINE" => self.select(true)?,
             "APPEND" => self.append()?,
             "UID" => self.uid()?,
+            "NOTIFY" => self.needs("NOTIFY").and_then(|()| self.notify()).map(Request::Notify)?,
             "FETCH" | "STORE" | "COPY" | "MOVE" | "SEARCH" => return Err(format!("{name} uses sequence numbers")),
             _ => return Err(format!("{name} is not a command that this server knows")),
         })
@@ -189,7 +215,7 @@ impl Parser<'_> {
                 self.needs("UIDPLUS")?;
                 Ok(Request::UidExpunge(self.set()?))
             }
-            _ => Err(format!("UID {name} is not a command")),
+            _ => Err(format!("UID {name} is not a command that this server knows")),
         }
     }
 
@@ -387,7 +413,7 @@ impl Parser<'_> {
         Ok(Request::Fetch { set, items, changed_since, vanished })
     }
 
-    fn item(&mut self) -> Parsed<Item> {
+    pub(crate) fn item(&mut self) -> Parsed<Item> {
         let name = self.take(|b| b.is_ascii_alphanumeric() || b == b'.').to_ascii_uppercase();
         Ok(match name.as_slice() {
             b"UID" => Item::Uid,
@@ -440,7 +466,10 @@ impl Parser<'_> {
             self.sp()?;
         }
         if self.eat_word("CHARSET") {
-            self.sp_astring()?;
+            let charset = self.sp_astring()?;
+            if self.is_exchange() && !charset.eq_ignore_ascii_case("US-ASCII") {
+                return Err(format!("{charset} is not a charset here"));
+            }
             self.sp()?;
         }
         let mut keys = vec![self.key()?];
