@@ -288,7 +288,8 @@ impl Round<'_, '_> {
         let seen = self.session.fingerprints(&uids).await?;
         let same = |link: &Link| {
             let content = link.content.map(|c| c.fingerprint);
-            seen.iter().any(|s| Some(s.uid) == link.uid() && Some(s.fingerprint) == content)
+            let is = |s: &imap::Seen| content == Some(s.fingerprint) || content.is_some() && content == s.bare;
+            seen.iter().any(|s| Some(s.uid) == link.uid() && is(s))
         };
         if !sample.iter().all(same) {
             return Ok(false);

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::op::{Op, Planned, Why};
 use super::rebind::Unlinked;
-use crate::model::{ContentKey, Fingerprint, Link, LinkId, LinkState, MailboxId, MailboxName, Uid, UniqueName};
+use crate::model::{
+    ContentKey, Digest, Fingerprint, Keys, Link, LinkId, LinkState, MailboxId, MailboxName, Uid, UniqueName,
+};
 
 /// A mailbox's part in the search for moves.
 #[derive(Debug, Default)]
@@ -17,7 +19,7 @@ pub struct Part {
     /// The rows that its plan is about.
     pub base: BTreeMap<LinkId, Link>,
     /// The content of the files that it would upload.
-    pub files: BTreeMap<UniqueName, ContentKey>,
+    pub files: BTreeMap<UniqueName, Keys>,
     /// What is known of the messages that it would download.
     pub messages: BTreeMap<Uid, Unlinked>,
     /// Removals were taken out of the plan, to be planned again in the next round.
@@ -102,24 +104,30 @@ fn content_lost(part: &Part, planned: &Planned) -> Option<ContentKey> {
     }
 }
 
-/// Returns what is known, without its body, of a message that is to be downloaded: seen on the server, or written down
-/// when an earlier run was about to take it.
-fn message_that_comes(part: &Part, op: &Op) -> Option<(Fingerprint, i64)> {
-    let Op::Download { uid, link, .. } = op else { return None };
+/// Returns what is known, without its body, of a message that is to be downloaded: seen on the server, as it is and
+/// without mbsync's mark, or written down when an earlier run was about to take it.
+fn message_that_comes(part: &Part, op: &Op) -> Vec<(Fingerprint, i64)> {
+    let Op::Download { uid, link, .. } = op else { return Vec::new() };
     match link.map(|link| part.base.get(&link)) {
-        None => part.messages.get(uid).map(|m| (m.fingerprint, m.internal_date)),
+        None => part.messages.get(uid).map_or_else(Vec::new, |message| {
+            let prints = [Some(message.fingerprint), message.bare].into_iter().flatten();
+            prints.map(|print| (print, message.internal_date)).collect()
+        }),
         Some(Some(Link { state: LinkState::Downloading { .. }, content, internal_date, .. })) => {
-            Some(((*content)?.fingerprint, (*internal_date)?))
+            content.zip(*internal_date).map(|(content, date)| (content.fingerprint, date)).into_iter().collect()
         }
-        Some(_) => None,
+        Some(_) => Vec::new(),
     }
 }
 
-/// Returns the content of a file that is to be uploaded, and was not there before.
-fn file_that_comes(part: &Part, op: &Op) -> Option<ContentKey> {
-    let Op::Upload { name, .. } = op else { return None };
+/// Returns the digests, as it is and without mbsync's mark, of a file that is to be uploaded and was not there before.
+fn file_that_comes(part: &Part, op: &Op) -> Vec<Digest> {
+    let Op::Upload { name, .. } = op else { return Vec::new() };
     // What is kept in its place did not come from another.
-    if content_removed(part, op).is_some() { None } else { part.files.get(name).copied() }
+    if content_removed(part, op).is_some() {
+        return Vec::new();
+    }
+    part.files.get(name).map_or_else(Vec::new, |keys| keys.each().map(|content| content.digest).collect())
 }
 
 fn content_synced(part: &Part, link: LinkId) -> Option<ContentKey> {
@@ -141,13 +149,7 @@ fn content_synced(part: &Part, link: LinkId) -> Option<ContentKey> {
 /// half of a move, and only what became of that transfer can tell what the other half is.
 pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
     postpone(parts);
-    pair(
-        parts,
-        content_expunged,
-        |part, op| file_that_comes(part, op).map(|content| content.digest),
-        |link| link.content.map(|c| c.digest),
-        move_there,
-    );
+    pair(parts, content_expunged, file_that_comes, |link| link.content.map(|content| content.digest), move_there);
     pair(
         parts,
         content_removed,
@@ -176,10 +178,10 @@ fn postpone(parts: &mut BTreeMap<MailboxId, Part>) {
         let count = plan.len();
         plan.retain(|planned| {
             let content = match &planned.op {
-                Op::Upload { link: None, name, .. } => part.files.get(name).copied(),
-                Op::Download { .. } if message_that_comes(part, &planned.op).is_some_and(|m| lost.contains(&m.0)) => {
-                    return false;
+                Op::Upload { link: None, name, .. } => {
+                    return !part.files.get(name).is_some_and(|keys| keys.each().any(|key| unanswered.contains(&key)));
                 }
+                op if message_that_comes(part, op).iter().any(|(print, _)| lost.contains(print)) => return false,
                 op => content_expunged(part, op)
                     .or_else(|| content_removed(part, op))
                     .or_else(|| content_lost(part, planned)),
@@ -204,21 +206,18 @@ fn meet(parts: &mut BTreeMap<MailboxId, Part>) {
     if lost.is_empty() {
         return;
     }
-    let mut messages = arrivals(parts, message_that_comes);
-    let mut files = arrivals(parts, |part, op| file_that_comes(part, op).map(|content| content.digest));
+    let (mut messages, mut files) = (Arrivals::of(parts, message_that_comes), Arrivals::of(parts, file_that_comes));
     for (left, link, content) in lost {
         let Some(date) = link.internal_date else { continue };
-        let Some(came_there) = messages.get_mut(&(content.fingerprint, date)).filter(|found| !found.is_empty()) else {
-            continue;
-        };
-        let Some(came_here) = files.get_mut(&content.digest).filter(|found| !found.is_empty()) else { continue };
+        let (messages_key, files_key) = ((content.fingerprint, date), content.digest);
         // The same place on both sides, if there is one.
-        let same = |(id, _): &&(MailboxId, Op)| came_here.iter().any(|(other, _)| other == id);
-        let (there, download) = came_there.iter().find(same).unwrap_or(&came_there[0]).clone();
-        let (here, upload) = came_here.iter().find(|(id, _)| *id == there).unwrap_or(&came_here[0]).clone();
+        let Some(at) = messages.find(&messages_key, |there| files.is_in(&files_key, there)) else { continue };
+        let (there, download) = messages.all[at].clone();
+        let Some(from) = files.find(&files_key, |here| here == there) else { continue };
+        let (here, upload) = files.all[from].clone();
         let Some(op) = meeting(parts, &link, (there, &download), (here, &upload)) else { continue };
-        came_there.retain(|(_, op)| *op != download);
-        came_here.retain(|(_, op)| *op != upload);
+        messages.take(at);
+        files.take(from);
         if let Some(part) = parts.get_mut(&there) {
             part.plan.retain(|planned| planned.op != download);
         }
@@ -260,37 +259,60 @@ fn meeting(
     Some(Op::Follow { link, name, to: parts.get(&there)?.name.clone(), into, uid, flags })
 }
 
-/// Returns what came to any place, by what identifies it.
-fn arrivals<K: Ord>(
-    parts: &BTreeMap<MailboxId, Part>,
-    came: impl Fn(&Part, &Op) -> Option<K>,
-) -> BTreeMap<K, Vec<(MailboxId, Op)>> {
-    let mut arrivals: BTreeMap<K, Vec<(MailboxId, Op)>> = BTreeMap::new();
-    for (id, part) in parts {
-        for planned in &part.plan {
-            if let Some(key) = came(part, &planned.op) {
-                arrivals.entry(key).or_default().push((*id, planned.op.clone()));
+/// What came to any place, by what identifies it; each under several keys, and taken once.
+struct Arrivals<K> {
+    all: Vec<(MailboxId, Op)>,
+    taken: Vec<bool>,
+    by_key: BTreeMap<K, Vec<usize>>,
+}
+
+impl<K: Ord> Arrivals<K> {
+    fn of(parts: &BTreeMap<MailboxId, Part>, came: impl Fn(&Part, &Op) -> Vec<K>) -> Self {
+        let (mut all, mut by_key): (Vec<_>, BTreeMap<K, Vec<usize>>) = (Vec::new(), BTreeMap::new());
+        for (id, part) in parts {
+            for planned in &part.plan {
+                let keys = came(part, &planned.op);
+                if !keys.is_empty() {
+                    keys.into_iter().for_each(|key| by_key.entry(key).or_default().push(all.len()));
+                    all.push((*id, planned.op.clone()));
+                }
             }
         }
+        Self { taken: vec![false; all.len()], all, by_key }
     }
-    arrivals
+
+    fn free(&self, key: &K) -> impl Iterator<Item = usize> {
+        self.by_key.get(key).into_iter().flatten().copied().filter(|at| !self.taken[*at])
+    }
+
+    /// Returns one that has this key, in a mailbox that is preferred if there is one.
+    fn find(&self, key: &K, prefer: impl Fn(MailboxId) -> bool) -> Option<usize> {
+        self.free(key).find(|at| prefer(self.all[*at].0)).or_else(|| self.free(key).last())
+    }
+
+    fn is_in(&self, key: &K, mailbox: MailboxId) -> bool {
+        self.free(key).any(|at| self.all[at].0 == mailbox)
+    }
+
+    fn take(&mut self, at: usize) {
+        self.taken[at] = true;
+    }
 }
 
 /// Finds for each op of which `gone` knows the content one whose `came` is the same, and lets `join` make one of both.
 fn pair<K: Ord>(
     parts: &mut BTreeMap<MailboxId, Part>,
     gone: impl Fn(&Part, &Op) -> Option<ContentKey>,
-    came: impl Fn(&Part, &Op) -> Option<K>,
+    came: impl Fn(&Part, &Op) -> Vec<K>,
     key: impl Fn(&Link) -> Option<K>,
     join: impl Fn(&Op, &Op, &MailboxName, bool) -> Option<Planned>,
 ) {
-    let mut arrivals = arrivals(parts, came);
-    if arrivals.is_empty() {
+    let mut arrivals = Arrivals::of(parts, came);
+    if arrivals.all.is_empty() {
         return;
     }
     let clear = clear_fingerprints(parts, &gone);
     let names: BTreeMap<MailboxId, MailboxName> = parts.iter().map(|(id, part)| (*id, part.name.clone())).collect();
-    let mut arrived: Vec<(MailboxId, Op)> = Vec::new();
     for (id, part) in parts.iter_mut() {
         for i in 0..part.plan.len() {
             let leaving = &part.plan[i].op;
@@ -299,19 +321,16 @@ fn pair<K: Ord>(
             };
             debug_assert_eq!(leaving.link().and_then(|l| part.base.get(&l)).and_then(|l| l.content), Some(content));
             let key = leaving.link().and_then(|link| part.base.get(&link)).and_then(&key);
-            let Some(candidates) = key.and_then(|key| arrivals.get_mut(&key)) else { continue };
             // In its own mailbox first: then nothing moved at all.
-            let Some(at) = candidates.iter().position(|(to, _)| to == id).or(candidates.len().checked_sub(1)) else {
-                continue;
-            };
-            let (to, arriving) = &candidates[at];
+            let Some(at) = key.and_then(|key| arrivals.find(&key, |to| to == *id)) else { continue };
+            let (to, arriving) = &arrivals.all[at];
             if let Some(planned) = names.get(to).and_then(|name| join(leaving, arriving, name, to == id)) {
                 part.plan[i] = planned;
-                arrived.push(candidates.remove(at));
+                arrivals.take(at);
             }
         }
     }
-    for (id, op) in arrived {
+    for ((id, op), _) in arrivals.all.into_iter().zip(arrivals.taken).filter(|(_, taken)| *taken) {
         if let Some(part) = parts.get_mut(&id) {
             part.plan.retain(|planned| planned.op != op);
         }
@@ -360,7 +379,7 @@ fn follow_here(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Digest, Flags, GoneRemote, Proof, RemoteEvidence};
+    use crate::model::{Flags, GoneRemote, Proof, RemoteEvidence};
 
     fn uid(n: u64) -> Uid {
         Uid::new(n).unwrap()
@@ -409,13 +428,13 @@ mod tests {
     }
 
     fn comes_here(part: &mut Part, file: &str, content: ContentKey) {
-        part.files.insert(name(file), content);
+        part.files.insert(name(file), Keys { whole: content, bare: None });
         let op = Op::Upload { link: None, name: name(file), flags: Flags::new() };
         part.plan.push(Planned { op, why: Why::NewHere });
     }
 
     fn comes_there(part: &mut Part, u: u64, content: ContentKey, date: i64) {
-        let unlinked = Unlinked { uid: uid(u), fingerprint: content.fingerprint, internal_date: date };
+        let unlinked = Unlinked { uid: uid(u), fingerprint: content.fingerprint, bare: None, internal_date: date };
         part.messages.insert(uid(u), unlinked);
         let op = Op::Download { link: None, uid: uid(u), name: None, flags: Flags::new() };
         part.plan.push(Planned { op, why: Why::NewOnServer });
@@ -538,7 +557,7 @@ mod tests {
         // It did not happen: the move is made now.
         let mut b = part("B");
         uploading(&mut b, content(1, 1));
-        b.files.insert(name("x"), content(1, 1));
+        b.files.insert(name("x"), Keys { whole: content(1, 1), bare: None });
         let op = Op::Upload { link: Some(LinkId(3)), name: name("x"), flags: Flags::new() };
         b.plan.push(Planned { op, why: Why::Interrupted });
         assert_eq!(result(leaving(), b), "A: move uid 7 to B x: moved here\nA: expunge uid 8: deleted here\n");

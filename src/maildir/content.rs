@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use memchr::{memchr, memchr_iter, memchr2};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{ContentKey, Digest, Fingerprint};
+use crate::model::{ContentKey, Digest, Fingerprint, Keys, WithoutTuid};
 
 /// How line ends are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +105,23 @@ impl ContentHasher {
             self.update(piece);
             Ok(true)
         });
+        match read {
+            Ok(_) => Ok(()),
+            Err(Failure::Read(error) | Failure::Write(error)) => Err(error),
+        }
+    }
+
+    /// Takes all that a source has but the `X-TUID` lines.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn read_bare(&mut self, source: Source<'_>) -> io::Result<()> {
+        let mut mark = WithoutTuid::default();
+        let read = source.pieces(|piece| {
+            mark.update(piece, |part| self.update(part));
+            Ok(true)
+        });
+        mark.finish(|part| self.update(part));
         match read {
             Ok(_) => Ok(()),
             Err(Failure::Read(error) | Failure::Write(error)) => Err(error),
@@ -387,11 +404,46 @@ impl Message {
     /// Those of reading, and `UnexpectedEof` if the file is shorter than it was.
     pub fn key(&mut self) -> io::Result<ContentKey> {
         let mut hasher = ContentHasher::default();
+        self.each(|piece| hasher.update(piece))?;
+        Ok(hasher.finish())
+    }
+
+    /// Reads the whole message, and once more if it has mbsync's mark, and returns its keys.
+    ///
+    /// # Errors
+    /// As [`Self::key`].
+    pub fn keys(&mut self) -> io::Result<Keys> {
+        let (mut hasher, mut mark) = (ContentHasher::default(), WithoutTuid::default());
+        self.rewind();
+        self.each(|piece| {
+            hasher.update(piece);
+            if !mark.is_through() {
+                mark.update(piece, |_| ());
+            }
+        })?;
+        let whole = hasher.finish();
+        if !mark.found() {
+            return Ok(Keys { whole, bare: None });
+        }
+        let (mut bare, mut mark) = (ContentHasher::default(), WithoutTuid::default());
+        self.rewind();
+        self.each(|piece| mark.update(piece, |part| bare.update(part)))?;
+        mark.finish(|part| bare.update(part));
+        Ok(Keys { whole, bare: Some(bare.finish()) })
+    }
+
+    fn rewind(&mut self) {
+        (self.at, self.given) = (0, 0);
+        self.ready.clear();
+    }
+
+    /// Reads what is left, piece by piece.
+    fn each(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         while self.fill()? {
-            hasher.update(&self.ready[self.given..]);
+            take(&self.ready[self.given..]);
             self.given = self.ready.len();
         }
-        Ok(hasher.finish())
+        Ok(())
     }
 
     /// Makes some bytes ready; returns whether there are any.

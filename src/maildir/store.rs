@@ -13,7 +13,7 @@ use super::content::Message;
 use super::error::failed;
 use super::name::{as_path, directory, is_ours};
 use super::{Error, FileRef, Keywords, sys};
-use crate::model::{ContentKey, Flags, Place};
+use crate::model::{Flags, Keys, Place};
 
 /// The directory of a mailbox. It stays the same directory even if its path leads elsewhere meanwhile.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Maildir {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keyed {
     /// What identifies the content.
-    pub key: ContentKey,
+    pub keys: Keys,
     /// INTERNALDATE: the file's time of modification in seconds since 1970.
     pub internal_date: i64,
     /// The file's inode number.
@@ -154,8 +154,8 @@ impl Maildir {
     /// Those of [`Self::read`].
     pub fn key(&self, file: &FileRef) -> Result<Keyed, Error> {
         let mut message = self.read(file)?;
-        let key = message.key().map_err(failed("read", &self.path_of(file)))?;
-        Ok(Keyed { key, internal_date: message.modified(), inode: message.inode() })
+        let keys = message.keys().map_err(failed("read", &self.path_of(file)))?;
+        Ok(Keyed { keys, internal_date: message.modified(), inode: message.inode() })
     }
 
     /// Makes directories durable: what was renamed into or out of them.

@@ -5,7 +5,7 @@ use crate::db::NewLink;
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
-use crate::model::{ContentKey, Link, LinkState, Side, SkipReason, Uid, UniqueName};
+use crate::model::{Link, LinkState, Side, SkipReason, Uid, UniqueName};
 
 /// Carries out `Adopt`, `Forget`, `Supersede` and `Keep`, in one commit.
 pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
@@ -80,7 +80,7 @@ pub(super) async fn join(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outco
         let LinkState::Synced { flags, .. } = &link.state else { continue };
         let maildir = std::sync::Arc::clone(&site.maildir);
         let keyed = tokio::task::spawn_blocking(move || maildir.key(&file)).await?;
-        let Some(keyed) = keyed.ok().filter(|keyed| link.content == Some(keyed.key)) else {
+        let Some(keyed) = keyed.ok().filter(|keyed| link.content.is_some_and(|content| keyed.keys.is(content))) else {
             outcome.left = true;
             continue;
         };
@@ -131,15 +131,15 @@ async fn adopt(site: &Site<'_>, link: &Link, uid: Uid, name: &UniqueName) -> Res
         let maildir = std::sync::Arc::clone(&site.maildir);
         match tokio::task::spawn_blocking(move || maildir.key(&file)).await? {
             Ok(keyed) => {
-                let key: ContentKey = keyed.key;
+                let keys = keyed.keys;
                 let downloading = matches!(link.state, LinkState::Downloading { .. });
-                if downloading && content.is_some_and(|promised| promised != key) {
+                if downloading && content.is_some_and(|promised| !keys.is(promised)) {
                     tracing::warn!(mailbox = %site.mailbox.name, %name, "another message took the name of a download");
                     return Ok(Adoption::Foreign);
                 }
                 // A file that is not what was sent is looked at again under its own name.
-                inode = content.is_none_or(|known| known == key).then_some(keyed.inode);
-                content = content.or(Some(key));
+                inode = content.is_none_or(|known| keys.is(known)).then_some(keyed.inode);
+                content = content.or(Some(keys.whole));
                 internal_date = internal_date.or(Some(keyed.internal_date));
             }
             Err(error) => {
