@@ -9,6 +9,7 @@ use super::moves::Part;
 use super::observe::{self, Observed, Scanned, is_agreed_local, is_agreed_remote, is_void, raw_name};
 use super::pass::Pass;
 use super::plan::{Answer, Policy, plan};
+use super::reuse::gives_uids_again;
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::Mailbox;
@@ -98,14 +99,20 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
                 fresh = true;
             }
             let observed = observe::observe(session, &pass.db, &mailbox, full).await?;
-            match before {
-                Some(before) if is_void(&before, &observed.cursor) && !unite => {
+            let void = match before {
+                None => false,
+                Some(_) if fresh => false,
+                Some(before) if is_void(&before, &observed.cursor) => true,
+                Some(_) => observed.full && gives_uids_again(session, &pass.db, &mailbox).await?,
+            };
+            match void {
+                true => {
                     tracing::warn!(mailbox = %mailbox.name, "numbers of the server hold no more, matched by content");
                     matched = contact(session, &pass.db, &mut mailbox, maildir.clone(), unite, pass.now_ms()).await?;
                     fresh = true;
                     Some(observe::observe(session, &pass.db, &mailbox, true).await?)
                 }
-                Some(_) | None => Some(observed),
+                false => Some(observed),
             }
         } else {
             None

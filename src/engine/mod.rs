@@ -24,6 +24,7 @@ mod pool;
 pub mod rebind;
 mod relocations;
 pub mod report;
+mod reuse;
 pub mod root;
 pub mod tree;
 

@@ -146,6 +146,33 @@ fn a_restored_database_loses_nothing() {
     });
 }
 
+/// The server lost its last mails, and all their numbers were given to others before anybody looked: no number tells, but
+/// dates do once everything is listed.
+#[test]
+fn a_server_that_gave_all_numbers_again_is_noticed() {
+    on_sims(|host| {
+        if host.has("CONDSTORE") {
+            return;
+        }
+        let world = filled(host);
+        let backup = world.sim().state().mailbox("INBOX").clone();
+        (0..3).for_each(|n| world.append("INBOX", &format!("old{n}"), &[], 3_000 + n));
+        world.mirror();
+        world.sim().state().restore_backup("INBOX", &backup);
+        (0..4).for_each(|n| world.append("INBOX", &format!("new{n}"), &["\\Seen"], 4_000 + n));
+        // Said of one of the lost ones, whose number another one has.
+        world.delete_here("INBOX", "old1");
+        world.is_meant_to_vanish("old1");
+        assert_eq!(world.run(&["sync", "--full"]).code, 0);
+        world.assert_mirrored();
+        let listing = world.listing();
+        assert!(listing.starts_with("INBOX: a b c d new0 new1 new2 new3 old0 old2;"), "{listing}");
+        assert_eq!(world.flags("INBOX")["old0"], "");
+        // It is the same again: nothing is noticed any more.
+        assert_eq!(world.run(&["sync", "--full"]).stdout, "a: in sync\n");
+    });
+}
+
 /// Runs mbsync over all mailboxes, as a user did until today.
 fn mbsync(world: &World<'_>) {
     let (root, dir) = (world.account.maildir(), world.account.state_dir().with_extension("mbsync"));
