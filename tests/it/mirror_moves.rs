@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::mirror::{Host, World, everywhere, text};
+use crate::mirror::{Host, World, everywhere, letters, text};
 
 fn filled<'h>(host: &'h Host, subjects: &[&str]) -> World<'h> {
     let world = host.world("");
@@ -187,5 +187,37 @@ fn an_edited_file_is_a_new_message() {
         let mails = world.remote().mails();
         let draft = mails["INBOX"].iter().find(|(_, m)| m.bytes.ends_with(b"More of it.\r\n"));
         assert!(draft.is_some() && world.is_buried("draft"));
+    });
+}
+
+/// The letters of keywords are each maildir's own, and a mail reader that moves a file leaves them as they are: the
+/// keywords are the message's all the same, and no letter stays behind that would mean something one day.
+#[test]
+fn keywords_move_by_what_they_mean() {
+    everywhere(|host| {
+        if !host.has("UIDPLUS") {
+            return;
+        }
+        let world = host.world("");
+        world.create("Work");
+        for (subject, words) in [("a", "first"), ("b", "second"), ("c", "third"), ("d", "second")] {
+            world.append("INBOX", subject, &[words], 1_000);
+            world.mirror();
+        }
+        world.append("Work", "other", &["other"], 2_000);
+        world.mirror();
+        assert_eq!(letters(&world.file("INBOX", "c")), "c");
+        for subject in ["c", "d"] {
+            world.move_here("INBOX", subject, "Work");
+        }
+        world.mirror();
+        world.assert_no_transfer();
+        assert_eq!(letters(&world.file("Work", "c")).len(), 1, "{:?}", world.file("Work", "c"));
+        for words in ["later", "latest"] {
+            world.flag("Work", "other", &format!("+{words}"));
+            world.mirror();
+        }
+        let flags = world.flags("Work");
+        assert_eq!([&flags["c"], &flags["d"]], ["third", "second"]);
     });
 }

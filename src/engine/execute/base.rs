@@ -1,6 +1,7 @@
 //! The ops that change nothing but the base.
 
 use super::Site;
+use super::relocate::{carried_flags, foreign_flags};
 use crate::db::NewLink;
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
@@ -78,13 +79,15 @@ pub(super) async fn join(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outco
             continue;
         };
         let LinkState::Synced { flags, .. } = &link.state else { continue };
+        let foreign = foreign_flags(site, &planned, name);
+        let flags = foreign.and_then(|shown| carried_flags(link, &shown)).unwrap_or_else(|| flags.clone());
         let maildir = std::sync::Arc::clone(&site.maildir);
         let keyed = tokio::task::spawn_blocking(move || maildir.key(&file)).await?;
         let Some(keyed) = keyed.ok().filter(|keyed| link.content.is_some_and(|content| keyed.keys.is(content))) else {
             outcome.left = true;
             continue;
         };
-        let state = LinkState::Synced { uid: *uid, name: name.clone(), flags: flags.clone() };
+        let state = LinkState::Synced { uid: *uid, name: name.clone(), flags };
         let Link { id, content, internal_date, .. } = link.clone();
         let new = NewLink { state, content, internal_date, inode: Some(keyed.inode) };
         writes.push((id, *into, new, site.entry(&planned, None)));
