@@ -1,5 +1,6 @@
 //! Numbers that hold no more: renumbered mailboxes, restored backups, lost databases, trees that others filled.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -218,8 +219,9 @@ fn a_tree_that_mbsync_has_filled_is_taken_over() {
     let there = world.remote().mails();
     assert_eq!(there["INBOX"].iter().filter(|(_, mail)| is_marked(&mail.bytes)).count(), 4);
 
-    let files =
-        |world: &World<'_>| world.account.files("INBOX").into_iter().map(|f| fs::read(f).unwrap()).collect::<Vec<_>>();
+    let files = |world: &World<'_>| {
+        world.account.files("INBOX").into_iter().map(|file| fs::read(file).unwrap()).collect::<BTreeSet<_>>()
+    };
     let before = files(&world);
     world.flag("INBOX", "b", "+\\Seen");
     for lost in [false, true] {
@@ -231,7 +233,7 @@ fn a_tree_that_mbsync_has_filled_is_taken_over() {
         let output = world.sync(0);
         assert!(output.stdout.contains("matched by content"), "{}", output.stdout);
         assert_eq!(world.changes(), Vec::<String>::new());
-        assert_eq!(files(&world), before);
+        assert!(files(&world) == before && world.account.files("INBOX").len() == 9);
         assert_eq!(world.account.files("Lists/rust").len(), 5);
         world.assert_at_rest(0);
     }
