@@ -79,6 +79,7 @@ pub(super) async fn contact(
     let cursor = Cursor { uid_validity, uid_next: Uid::MIN, highest_mod_seq: None, messages: 0, unseen: None };
     let count = pairs.len() as u64;
     let renumbered = mailbox.cursor.is_some();
+    let kind = if mailbox.cursor.is_some_and(|c| c.uid_validity != uid_validity) { "renumber" } else { "match" };
     mailbox.cursor = Some(cursor);
     mailbox.must_list = true;
     mailbox.must_scan = true;
@@ -99,7 +100,7 @@ pub(super) async fn contact(
                 mailbox: row.name.clone(),
                 op: format!("match {count} messages by content"),
                 cause: cause.to_owned(),
-                kind: "match".to_owned(),
+                kind: kind.to_owned(),
                 kept: None,
             })?;
         }
