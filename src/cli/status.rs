@@ -433,7 +433,7 @@ mod tests {
         insta::assert_snapshot!(shown(&status), @r#"
     personal: all mailboxes complete 2 minutes ago (2026-11-02 11:58:00)
       /home/u/Mail
-      the last pass failed 60 minutes ago (2026-11-02 11:00:00):
+      the last pass failed 1 hour ago (2026-11-02 11:00:00):
         the server imap.example.org cannot be reached
 
       MAILBOX                       MESSAGES  LAST COMPLETE   STATE
