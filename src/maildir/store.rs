@@ -1,5 +1,6 @@
 //! One maildir: its three directories, held open.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -162,6 +163,24 @@ impl Maildir {
     pub(super) fn sync(&self, places: impl IntoIterator<Item = Place>) -> Result<(), Error> {
         let sync = |place| fs::fsync(self.place(place)).map_err(failed("sync", &self.path.join(directory(place))));
         places.into_iter().try_for_each(sync)
+    }
+
+    /// Makes messages durable that another program has written: their bytes and their names. One that is not found is
+    /// passed over.
+    ///
+    /// # Errors
+    /// Those of opening and syncing.
+    pub fn make_durable(&self, messages: &[FileRef]) -> Result<(), Error> {
+        let mut files = Vec::new();
+        for message in messages {
+            match fs::openat(self.place(message.place), message.file_name(), sys::FILE, Mode::empty()) {
+                Ok(file) => files.push(File::from(file)),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed("open", &self.path_of(message))(error)),
+            }
+        }
+        self.sync_files(&files.iter().collect::<Vec<_>>())?;
+        self.sync(messages.iter().map(|message| message.place).collect::<BTreeSet<_>>())
     }
 
     /// Makes new files in `tmp/` durable.
