@@ -51,7 +51,7 @@
 //!
 //! # Reading order
 //!
-//! [`model`], [`engine::plan`] with its tests, [`engine::op`], then `engine/pass.rs`, `cycle.rs`, `observe.rs` and
+//! [`model`], [`engine::plan`] with its tests, [`engine::op`], then `engine/pass.rs`, `round.rs`, `cycle.rs`, `observe.rs` and
 //! `execute/`; [`maildir`] and [`imap`] where the question is how.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -35,6 +35,10 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, Failure> {
     let approved = engine::approve(account, &what).await?;
     let mut text = String::new();
     for one in &approved {
+        if one.removals == 0 {
+            let _ = writeln!(text, "{}: {}: goes on with the next pass", account.name, one.mailbox);
+            continue;
+        }
         let fate = if args.undo { "will be put back" } else { "will be carried out" };
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -55,9 +59,12 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// Returns the lines that say how what is held in a mailbox is let go.
-pub(super) fn advice(account: &str, mailbox: &MailboxName) -> String {
+/// Returns the lines that say how what is held in a mailbox is let go; a mailbox that is held without `removals` goes on.
+pub(super) fn advice(account: &str, mailbox: &MailboxName, removals: bool) -> String {
     let name = quoted(&mailbox.to_string());
+    if !removals {
+        return format!("    to let it go on:   postkeep approve {account} --mailbox {name}\n");
+    }
     format!(
         "    to let them go:    postkeep approve {account} --mailbox {name}\n    \
          to put them back:  postkeep approve {account} --mailbox {name} --undo\n"
@@ -85,7 +92,7 @@ mod tests {
         for (name, word) in rows {
             assert_eq!(quoted(name), word);
         }
-        let advice = advice("a", &"Sent Items".into());
+        let advice = advice("a", &"Sent Items".into(), true);
         assert!(advice.contains("postkeep approve a --mailbox 'Sent Items' --undo\n"), "{advice}");
     }
 }

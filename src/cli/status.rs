@@ -9,7 +9,8 @@ use super::output::{self, Paint, grouped, harmless, many, shortened};
 use super::time::Moment;
 use super::{Exit, Failure, approve};
 use crate::config::{Account, Config};
-use crate::db::{self, Db, Tx};
+use crate::db::{self, Db, HoldCause, Tx};
+use crate::engine::report::Outcome;
 use crate::model::{Link, LinkState, MailboxName, SkipReason};
 
 /// Show how things stand, and why
@@ -30,9 +31,22 @@ struct AccountStatus {
     maildir: String,
     /// True if a pass is going on, or the last one broke off.
     under_way: bool,
+    /// Why the last pass ended before it was through; none since one was.
+    failure: Option<FailedPass>,
     /// When the mailbox that is furthest behind was last complete; none if one never was.
     last_complete: Option<Moment>,
     mailboxes: Vec<MailboxStatus>,
+}
+
+/// A pass that ended before it was through.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct FailedPass {
+    at: Moment,
+    text: String,
+    /// The code that `sync` ended with.
+    exit_code: u8,
+    #[serde(skip)]
+    exit: Exit,
 }
 
 /// How a mailbox stands.
@@ -70,6 +84,9 @@ struct HeldRemovals {
     /// Why the mailbox is held as a whole, if it is.
     why: Option<String>,
     since: Option<Moment>,
+    /// False for a mailbox that only waits to go on.
+    #[serde(skip)]
+    removes: bool,
 }
 
 /// What `--json` prints.
@@ -103,14 +120,18 @@ pub(super) async fn run(args: &Args, config: &Config, paint: Paint) -> Result<Ex
 /// Reads how an account stands; of one that was never synced, nothing is known.
 async fn gather(account: &Account, config: &Config) -> Result<AccountStatus, db::Error> {
     let file = config.daemon.database(&account.name);
-    let (under_way, mailboxes) = if file.exists() {
-        Db::open(&file)?.read(|tx| Ok((!tx.account()?.clean, gather_mailboxes(tx)?))).await?
+    let (under_way, failure, mailboxes) = if file.exists() {
+        Db::open(&file)?.read(|tx| Ok((!tx.account()?.clean, tx.failure()?, gather_mailboxes(tx)?))).await?
     } else {
-        (false, vec![])
+        (false, None, vec![])
     };
+    let failure = failure.map(|failure| {
+        let exit = Exit::from(Outcome::from_word(&failure.outcome));
+        FailedPass { at: Moment::from_seconds(failure.at), text: failure.text, exit_code: exit.code(), exit }
+    });
     let last_complete = mailboxes.iter().map(|m| m.last_complete).min().flatten();
     let (account, maildir) = (account.name.clone(), account.maildir.display().to_string());
-    Ok(AccountStatus { account, maildir, under_way, last_complete, mailboxes })
+    Ok(AccountStatus { account, maildir, under_way, failure, last_complete, mailboxes })
 }
 
 fn gather_mailboxes(tx: &Tx<'_>) -> Result<Vec<MailboxStatus>, db::Error> {
@@ -154,6 +175,7 @@ fn held(removals: &[db::Held], whole: Option<db::MailboxHold>) -> Option<HeldRem
         here: waiting(crate::model::Side::Local),
         on_server: waiting(crate::model::Side::Remote),
         approved,
+        removes: whole.as_ref().is_none_or(|hold| hold.cause == HoldCause::MaildirMissing),
         why: whole.map(|hold| hold.reason),
         since: since.map(Moment::from_seconds),
     })
@@ -203,7 +225,8 @@ impl AccountStatus {
     /// Returns the code: an account of which no pass is known is not in sync.
     fn exit(&self) -> Exit {
         let never = if self.mailboxes.is_empty() { Exit::Partial } else { Exit::Done };
-        Exit::of_all(self.mailboxes.iter().map(MailboxStatus::exit).chain([never]))
+        let failed = self.failure.as_ref().map(|failure| failure.exit);
+        Exit::of_all(self.mailboxes.iter().map(MailboxStatus::exit).chain([never]).chain(failed))
     }
 }
 
@@ -222,6 +245,15 @@ fn render(status: &AccountStatus, now: Moment, zone: &TimeZone, paint: Paint) ->
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{}: {complete}{under_way}", paint.strong(&status.account));
     let _ = writeln!(text, "  {}", harmless(&status.maildir));
+    if let Some(failure) = &status.failure {
+        let _ = writeln!(
+            text,
+            "  {} {}:\n    {}",
+            paint.bad("the last pass failed"),
+            when(failure.at),
+            harmless(&failure.text)
+        );
+    }
     if status.mailboxes.is_empty() {
         let _ = writeln!(text, "  to begin:  postkeep sync {}", status.account);
         return text;
@@ -255,7 +287,7 @@ fn details(account: &str, mailbox: &MailboxStatus, when: &dyn Fn(Moment) -> Stri
             let _ = writeln!(text, "\n  {name}: held{since}\n    {}", harmless(why));
         }
         if held.waits() {
-            text.push_str(&approve::advice(account, &name));
+            text.push_str(&approve::advice(account, &name, held.removes));
         }
         if held.approved > 0 {
             let _ = writeln!(text, "\n  {name}: {} approved, for the next pass", many(held.approved, "removal"));
@@ -308,7 +340,7 @@ mod tests {
     fn account(mailboxes: Vec<MailboxStatus>) -> AccountStatus {
         let last_complete = mailboxes.iter().map(|m| m.last_complete).min().flatten();
         let (account, maildir) = ("personal".to_owned(), "/home/u/Mail".to_owned());
-        AccountStatus { account, maildir, under_way: false, last_complete, mailboxes }
+        AccountStatus { account, maildir, under_way: false, failure: None, last_complete, mailboxes }
     }
 
     fn shown(status: &AccountStatus) -> String {
@@ -345,7 +377,7 @@ mod tests {
     #[test]
     fn what_is_held_or_skipped_says_why_and_what_to_do() {
         let since = Some(Moment::from_seconds(1_793_534_400));
-        let held = HeldRemovals { here: 120, on_server: 0, approved: 0, why: None, since };
+        let held = HeldRemovals { here: 120, on_server: 0, approved: 0, why: None, since, removes: true };
         let skipped = (1..=12).map(|uid| SkippedMessage { uid: Some(uid), file: None, reason: "too large".to_owned() });
         let status = account(vec![
             MailboxStatus { held: Some(held), ..mailbox("INBOX") },
@@ -383,6 +415,29 @@ mod tests {
       Odd: the disk is full
 
       Odd: the server has not listed it since 24 hours ago (2026-11-01 12:00:00)
+    "#);
+    }
+
+    #[test]
+    fn a_pass_that_failed_as_a_whole_says_why() {
+        let failure = |exit: Exit| FailedPass {
+            at: Moment::from_seconds(1_793_617_200),
+            text: "the server imap.example.org cannot be reached".to_owned(),
+            exit_code: exit.code(),
+            exit,
+        };
+        let status = AccountStatus { failure: Some(failure(Exit::Unreachable)), ..account(vec![mailbox("INBOX")]) };
+        assert_eq!(status.exit(), Exit::Unreachable);
+        let never = AccountStatus { failure: Some(failure(Exit::SignIn)), ..account(vec![]) };
+        assert_eq!(never.exit(), Exit::SignIn);
+        insta::assert_snapshot!(shown(&status), @r#"
+    personal: all mailboxes complete 2 minutes ago (2026-11-02 11:58:00)
+      /home/u/Mail
+      the last pass failed 1 hour ago (2026-11-02 11:00:00):
+        the server imap.example.org cannot be reached
+
+      MAILBOX                       MESSAGES  LAST COMPLETE   STATE
+      INBOX                            1,234  2 minutes ago   in sync
     "#);
     }
 

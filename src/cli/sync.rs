@@ -128,8 +128,9 @@ fn render_mailbox(account: &str, report: &MailboxReport) -> String {
         let _ = writeln!(text, "  {name}: {done}");
     }
     for held in &report.held {
-        let _ = writeln!(text, "  {name}: {} held: {}", many(held.removals, "removal"), harmless(&held.why));
-        text.push_str(&super::approve::advice(account, &report.mailbox));
+        let what = if held.removals == 0 { String::new() } else { many(held.removals, "removal") + " " };
+        let _ = writeln!(text, "  {name}: {what}held: {}", harmless(&held.why));
+        text.push_str(&super::approve::advice(account, &report.mailbox, held.removals > 0));
     }
     match (&report.problem, report.state) {
         (Some(problem), _) => {

@@ -18,7 +18,39 @@ pub struct AccountState {
     pub scope: String,
 }
 
+/// Why the last pass ended before it was through.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// What happened, for the user.
+    pub text: String,
+    /// What kind of end it was: `partial`, `sign_in`, `held` or `unreachable`.
+    pub outcome: String,
+}
+
 impl Tx<'_> {
+    /// Returns why the last pass ended before it was through, if it did.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn failure(&self) -> Result<Option<Failure>, Error> {
+        let sql = "SELECT failed_at, failure, failed_as FROM account WHERE failed_at IS NOT NULL";
+        self.first("read how the last pass ended", sql, [], |row| {
+            Ok(Failure { at: row.get(0)?, text: row.get(1)?, outcome: row.get(2)? })
+        })
+    }
+
+    /// Writes down why a pass ended before it was through; `None` once one was.
+    ///
+    /// # Errors
+    /// Those of [`Tx`]; also for an outcome that is none of those.
+    pub fn set_failure(&self, failure: Option<&Failure>) -> Result<(), Error> {
+        let sql = "UPDATE account SET failed_at = ?1, failure = ?2, failed_as = ?3";
+        let columns = (failure.map(|f| f.at), failure.map(|f| &f.text), failure.map(|f| &f.outcome));
+        self.execute_one("write how a pass ended", sql, columns)
+    }
+
     /// Returns the state of the account; a new database has no marker, is clean, and has an empty scope.
     ///
     /// # Errors

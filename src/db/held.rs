@@ -40,9 +40,30 @@ pub struct Held {
     pub approved: bool,
 }
 
+/// What holds a mailbox as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HoldCause {
+    /// Its maildir is missing.
+    MaildirMissing = 0,
+    /// The server gave it new numbers again and again.
+    Renumbered = 1,
+}
+
+impl FromSql for HoldCause {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value.as_i64()? {
+            0 => Ok(Self::MaildirMissing),
+            1 => Ok(Self::Renumbered),
+            other => Err(FromSqlError::OutOfRange(other)),
+        }
+    }
+}
+
 /// Why a mailbox is held as a whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MailboxHold {
+    /// What holds it.
+    pub cause: HoldCause,
     /// The reason, for the user.
     pub reason: String,
     /// Since when, in seconds since 1970.
@@ -89,11 +110,11 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// Those of [`Tx`]; also if the mailbox is not there.
-    pub fn hold_mailbox(&self, mailbox: MailboxId, reason: &str) -> Result<(), Error> {
-        let sql = "INSERT INTO held_mailbox (mailbox, reason) VALUES (?1, ?2) \
-                   ON CONFLICT (mailbox) DO UPDATE SET reason = excluded.reason, at = excluded.at, approved = 0 \
-                   WHERE reason <> excluded.reason";
-        self.execute("hold a mailbox", sql, (mailbox, reason)).map(|_| ())
+    pub fn hold_mailbox(&self, mailbox: MailboxId, cause: HoldCause, reason: &str) -> Result<(), Error> {
+        let sql = "INSERT INTO held_mailbox (mailbox, cause, reason) VALUES (?1, ?2, ?3) \
+                   ON CONFLICT (mailbox) DO UPDATE SET cause = excluded.cause, reason = excluded.reason, \
+                   at = excluded.at, approved = 0 WHERE reason <> excluded.reason";
+        self.execute("hold a mailbox", sql, (mailbox, cause as u8, reason)).map(|_| ())
     }
 
     /// Returns the removals of a mailbox that are held or approved, in the order of their links.
@@ -115,9 +136,9 @@ impl Tx<'_> {
     /// # Errors
     /// Those of [`Tx`].
     pub fn mailbox_hold(&self, mailbox: MailboxId) -> Result<Option<MailboxHold>, Error> {
-        let sql = "SELECT reason, at, approved FROM held_mailbox WHERE mailbox = ?1";
+        let sql = "SELECT cause, reason, at, approved FROM held_mailbox WHERE mailbox = ?1";
         self.first("read why a mailbox is held", sql, [mailbox], |row| {
-            Ok(MailboxHold { reason: row.get(0)?, at: row.get(1)?, approved: row.get(2)? })
+            Ok(MailboxHold { cause: row.get(0)?, reason: row.get(1)?, at: row.get(2)?, approved: row.get(3)? })
         })
     }
 

@@ -27,7 +27,7 @@ pub struct Entry {
     pub op: String,
     /// Why.
     pub cause: String,
-    /// What kind of op: `download`, `upload`, `flags`, `remove`, `expunge`, `move`, …
+    /// What kind of op: `download`, `upload`, `flags`, `remove`, `expunge`, `move`, `renumber`, `create`, `rename`, …
     pub kind: String,
     /// Where the removed file is now, if one was removed.
     pub kept: Option<String>,
@@ -71,6 +71,15 @@ impl Tx<'_> {
     pub fn removals_since(&self, mailbox: &MailboxName, at: i64) -> Result<u64, Error> {
         let sql = "SELECT count(*) FROM journal WHERE mailbox = ?1 AND at >= ?2 AND kind IN ('remove', 'expunge')";
         self.one("count removals", sql, (mailbox, at), |row| row.get(0)).map(|Unsigned(n)| n)
+    }
+
+    /// Returns how often the server renumbered a mailbox at `at` (milliseconds since 1970) or later.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn renumberings_since(&self, mailbox: &MailboxName, at: i64) -> Result<u64, Error> {
+        let sql = "SELECT count(*) FROM journal WHERE mailbox = ?1 AND at >= ?2 AND kind = 'renumber'";
+        self.one("count renumberings", sql, (mailbox, at), |row| row.get(0)).map(|Unsigned(n)| n)
     }
 
     /// Deletes some of the entries that are older than `before`, or whose number is `last` or below.

@@ -7,7 +7,8 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::Error;
 
 /// The steps from nothing to the newest schema. A step that was released is never changed again.
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_base.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("../../migrations/0001_base.sql"), include_str!("../../migrations/0002_failures.sql")];
 
 /// Returns an error if a newer program has written the database; reads only.
 pub(super) fn refuse_newer(conn: &Connection, file: &Path) -> Result<(), Error> {
@@ -66,6 +67,20 @@ mod tests {
         assert_eq!(tables(&conn), expected);
         let strict = "SELECT count(*) FROM pragma_table_list WHERE strict AND schema = 'main'";
         assert_eq!(conn.query_row(strict, [], |row| row.get::<_, i64>(0)).unwrap(), 6);
+    }
+
+    #[test]
+    fn an_old_database_is_taken_along() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        run(&mut conn, Path::new(FILE), &MIGRATIONS[..1]).unwrap();
+        let old = "INSERT INTO mailbox (name, must_list, must_scan) VALUES ('INBOX', 0, 0); \
+                   INSERT INTO held_mailbox (mailbox, reason) VALUES (1, 'missing'); \
+                   UPDATE account SET generation = 7, nonce = 'x'";
+        conn.execute_batch(old).unwrap();
+        migrate(&mut conn, Path::new(FILE)).unwrap();
+        let sql = "SELECT generation, failure IS NULL, (SELECT cause FROM held_mailbox) FROM account";
+        let row = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        assert_eq!(row, (7, true, 0));
     }
 
     #[test]

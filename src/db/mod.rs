@@ -2,7 +2,7 @@
 //!
 //! A [`Db`] is a handle to the one thread that owns the one connection of a database. It takes closures, and runs them
 //! one after the other, each in a transaction of its own with the typed methods of [`Tx`]. All SQL is in this module;
-//! what the rows are is told in `migrations/0001_base.sql`.
+//! what the rows are is told in `migrations/`.
 
 mod account;
 mod error;
@@ -20,10 +20,10 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub use account::AccountState;
+pub use account::{AccountState, Failure};
 pub use error::Error;
 pub use handle::Db;
-pub use held::{Held, HeldCount, MailboxHold};
+pub use held::{Held, HeldCount, HoldCause, MailboxHold};
 pub use journal::Entry;
 pub use link::NewLink;
 pub use mailbox::{Mailbox, NewMailbox};

@@ -4,7 +4,7 @@ use super::Error;
 use super::lock::Locks;
 use super::report::{Approve, Approved};
 use crate::config::Account;
-use crate::db::{Db, HeldCount, Tx};
+use crate::db::{Db, HeldCount, HoldCause, Tx};
 use crate::model::{Link, LinkState, MailboxId, Side};
 
 /// Lets what is held go, or puts it back; the next pass does it. Returns the mailboxes in which something was held.
@@ -19,15 +19,21 @@ pub async fn approve(account: &Account, what: &Approve) -> Result<Vec<Approved>,
         let mut out = Vec::new();
         for HeldCount { mailbox: id, waiting, whole } in tx.held_counts()? {
             let Some(mailbox) = tx.mailbox(id)? else { continue };
-            let whole_waits = whole.as_ref().is_some_and(|hold| !hold.approved);
+            let whole = whole.filter(|hold| !hold.approved);
+            let whole_waits = whole.is_some();
             if wanted.as_ref().is_some_and(|name| *name != mailbox.name) || (waiting == 0 && !whole_waits) {
                 continue;
             }
-            let removals = if whole_waits { tx.count(id)?.synced } else { waiting };
+            // Nothing of a mailbox was removed because its numbers change, so nothing can be put back.
+            let missing = whole.as_ref().is_some_and(|hold| hold.cause == HoldCause::MaildirMissing);
+            if undo && whole_waits && !missing {
+                continue;
+            }
+            let removals = if missing { tx.count(id)?.synced } else { waiting };
             if undo {
                 put_back(tx, id, whole_waits)?;
             } else {
-                if whole_waits {
+                if missing {
                     // The whole mailbox was emptied here: every message of it is let go.
                     let links = all_links(tx, id)?;
                     let sides: Vec<_> = links.iter().map(|link| (link.id, Side::Remote)).collect();

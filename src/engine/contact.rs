@@ -13,7 +13,9 @@ use super::rebind::{Unbound, Unlinked, rebind};
 use crate::db::{Db, Entry, Mailbox, NewLink};
 use crate::imap::{Body, Observation, Seen, Session};
 use crate::maildir::{ContentHasher, Maildir, Scan, Source};
-use crate::model::{Cursor, Digest, Flags, Link, LinkState, RemoteMessage, SkipReason, Uid, UidSet, UniqueName};
+use crate::model::{
+    ContentKey, Cursor, Digest, Flags, Keys, Link, LinkState, RemoteMessage, SkipReason, Uid, UidSet, UniqueName,
+};
 
 /// Pairs both sides by content and writes the new base down, in one commit; returns how many pairs there are.
 ///
@@ -41,8 +43,8 @@ pub(super) async fn contact(
     }
     let known: BTreeMap<UniqueName, Link> =
         old.iter().filter_map(|link| Some((link.name()?.clone(), link.clone()))).collect();
-    let (files, flags) = match maildir {
-        None => (Vec::new(), BTreeMap::new()),
+    let files = match maildir {
+        None => BTreeMap::new(),
         Some(maildir) => {
             let known = known.clone();
             tokio::task::spawn_blocking(move || unbound(&maildir, &maildir.scan()?, &known)).await??
@@ -56,20 +58,19 @@ pub(super) async fn contact(
         (observation.cursor.uid_validity, observation.messages, pairs)
     };
 
-    let contents: BTreeMap<&UniqueName, &Unbound> = files.iter().map(|f| (&f.name, f)).collect();
     let mut links: Vec<NewLink> = Vec::new();
     for (seen, name) in &pairs {
-        let (Some(file), Some((shown, inode))) = (contents.get(name), flags.get(name)) else { continue };
+        let Some(file) = files.get(name) else { continue };
         let there = there.get(&seen.uid).map(|m: &RemoteMessage| m.flags.clone()).unwrap_or_default();
         let flags = match known.get(name).map(|link| &link.state) {
             Some(LinkState::Synced { flags, .. }) => flags.clone(),
-            _ => first_base(&there, shown),
+            _ => first_base(&there, &file.flags),
         };
         links.push(NewLink {
             state: LinkState::Synced { uid: seen.uid, name: name.clone(), flags },
-            content: Some(file.content),
+            content: Some(common(file.keys, seen)),
             internal_date: Some(seen.internal_date),
-            inode: Some(*inode),
+            inode: Some(file.inode),
         });
     }
     let paired: BTreeSet<&UniqueName> = pairs.iter().map(|(_, name)| name).collect();
@@ -78,6 +79,7 @@ pub(super) async fn contact(
     let cursor = Cursor { uid_validity, uid_next: Uid::MIN, highest_mod_seq: None, messages: 0, unseen: None };
     let count = pairs.len() as u64;
     let renumbered = mailbox.cursor.is_some();
+    let kind = if mailbox.cursor.is_some_and(|c| c.uid_validity != uid_validity) { "renumber" } else { "match" };
     mailbox.cursor = Some(cursor);
     mailbox.must_list = true;
     mailbox.must_scan = true;
@@ -98,7 +100,7 @@ pub(super) async fn contact(
                 mailbox: row.name.clone(),
                 op: format!("match {count} messages by content"),
                 cause: cause.to_owned(),
-                kind: "match".to_owned(),
+                kind: kind.to_owned(),
                 kept: None,
             })?;
         }
@@ -121,55 +123,109 @@ fn still_holds(link: &Link) -> Option<NewLink> {
     Some(NewLink { state, content: link.content, internal_date: link.internal_date, inode: link.inode })
 }
 
-type Files = (Vec<Unbound>, BTreeMap<UniqueName, (Flags, u64)>);
+/// A file that may be one of the server's messages.
+struct File {
+    keys: Keys,
+    internal_date: i64,
+    flags: Flags,
+    inode: u64,
+}
 
-/// Returns the content of every file that can be read: from the base where it knows it, else by reading. Blocks.
-fn unbound(maildir: &Maildir, scan: &Scan, known: &BTreeMap<UniqueName, Link>) -> Result<Files, Error> {
-    let (mut files, mut flags) = (Vec::new(), BTreeMap::new());
+/// Returns the content that a message and its file have in common: all of it, or all but mbsync's mark.
+fn common(file: Keys, message: &Seen) -> ContentKey {
+    let fits =
+        |content: &ContentKey| content.fingerprint == message.fingerprint || Some(content.fingerprint) == message.bare;
+    file.each().find(fits).or(file.bare).unwrap_or(file.whole)
+}
+
+/// Returns every file that can be read with its content: from the base where it knows it, else by reading. Blocks.
+fn unbound(
+    maildir: &Maildir,
+    scan: &Scan,
+    known: &BTreeMap<UniqueName, Link>,
+) -> Result<BTreeMap<UniqueName, File>, Error> {
+    let mut files = BTreeMap::new();
     for found in scan.iter() {
         let name = UniqueName::new(found.name);
-        let from_base = known.get(&name).filter(|link| link.inode == Some(found.inode)).and_then(|link| {
-            Some(Unbound { name: name.clone(), content: link.content?, internal_date: link.internal_date? })
-        });
-        let file = match from_base {
-            Some(file) => file,
+        let from_base = known.get(&name).filter(|link| link.inode == Some(found.inode));
+        let from_base =
+            from_base.and_then(|link| Some((Keys { whole: link.content?, bare: None }, link.internal_date?)));
+        let (keys, internal_date) = match from_base {
+            Some(known) => known,
             None => match maildir.read(&found.file()) {
-                Ok(mut message) => match message.key() {
-                    Ok(content) => Unbound { name: name.clone(), content, internal_date: message.modified() },
+                Ok(mut message) => match message.keys() {
+                    Ok(keys) => (keys, message.modified()),
                     Err(_) => continue, // reported by the upload that will be tried
                 },
                 Err(crate::maildir::Error::Unusable { .. } | crate::maildir::Error::Missing { .. }) => continue,
                 Err(error) => return Err(error.into()),
             },
         };
-        flags.insert(name, (found.flags.clone(), found.inode));
-        files.push(file);
+        files.insert(name, File { keys, internal_date, flags: found.flags.clone(), inode: found.inode });
     }
-    Ok((files, flags))
+    Ok(files)
 }
 
-/// Pairs messages with files, fetching headers, and bodies only where headers cannot tell.
+/// Pairs messages with files, fetching headers, and bodies only where headers cannot tell: first those that are the same,
+/// then those that are without the mark that mbsync left on one of them.
 async fn pair(
     session: &mut Session,
     observation: &Observation,
-    files: &[Unbound],
+    files: &BTreeMap<UniqueName, File>,
 ) -> Result<Vec<(Seen, UniqueName)>, Error> {
     let uids: UidSet = observation.messages.keys().copied().collect();
     let seen: BTreeMap<Uid, Seen> = session.fingerprints(&uids).await?.into_iter().map(|s| (s.uid, s)).collect();
-    let messages: Vec<Unlinked> = seen
-        .values()
-        .map(|s| Unlinked { uid: s.uid, fingerprint: s.fingerprint, internal_date: s.internal_date })
-        .collect();
-    let mut outcome = rebind(&messages, files, &BTreeMap::new());
-    if !outcome.ambiguous.is_empty() {
-        let digests = digests(session, &outcome.ambiguous.iter().copied().collect()).await?;
-        outcome = rebind(&messages, files, &digests);
+    let mut pairs: BTreeMap<Uid, UniqueName> = BTreeMap::new();
+    for form in [Form::AsIs, Form::Bare] {
+        let paired: BTreeSet<&UniqueName> = pairs.values().collect();
+        let messages: Vec<&Seen> = seen.values().filter(|s| !pairs.contains_key(&s.uid)).collect();
+        let rest: Vec<(&UniqueName, &File)> = files.iter().filter(|(name, _)| !paired.contains(name)).collect();
+        let is_marked = messages.iter().any(|s| s.bare.is_some()) || rest.iter().any(|(_, f)| f.keys.bare.is_some());
+        if form == Form::Bare && !is_marked {
+            break;
+        }
+        let found = pair_by(session, form, &messages, &rest).await?;
+        pairs.extend(found);
     }
-    Ok(outcome.pairs.into_iter().filter_map(|(uid, name)| Some((seen.get(&uid)?.clone(), name))).collect())
+    Ok(pairs.into_iter().filter_map(|(uid, name)| Some((seen.get(&uid)?.clone(), name))).collect())
+}
+
+/// What of a message and of a file is compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// All of it.
+    AsIs,
+    /// All but mbsync's mark.
+    Bare,
+}
+
+async fn pair_by(
+    session: &mut Session,
+    form: Form,
+    messages: &[&Seen],
+    files: &[(&UniqueName, &File)],
+) -> Result<Vec<(Uid, UniqueName)>, Error> {
+    let is_bare = form == Form::Bare;
+    let unlinked = |seen: &&Seen| {
+        let Seen { uid, fingerprint, bare, internal_date, .. } = **seen;
+        Unlinked { uid, fingerprint: bare.filter(|_| is_bare).unwrap_or(fingerprint), bare, internal_date }
+    };
+    let unbound = |(name, file): &(&UniqueName, &File)| {
+        let content = file.keys.bare.filter(|_| is_bare).unwrap_or(file.keys.whole);
+        Unbound { name: (*name).clone(), content, internal_date: file.internal_date }
+    };
+    let messages: Vec<Unlinked> = messages.iter().map(unlinked).collect();
+    let files: Vec<Unbound> = files.iter().map(unbound).collect();
+    let mut outcome = rebind(&messages, &files, &BTreeMap::new());
+    if !outcome.ambiguous.is_empty() {
+        let digests = digests(session, &outcome.ambiguous.iter().copied().collect(), form).await?;
+        outcome = rebind(&messages, &files, &digests);
+    }
+    Ok(outcome.pairs)
 }
 
 /// Returns the digests of whole messages, which are not kept.
-async fn digests(session: &mut Session, uids: &UidSet) -> Result<BTreeMap<Uid, Digest>, Error> {
+async fn digests(session: &mut Session, uids: &UidSet, form: Form) -> Result<BTreeMap<Uid, Digest>, Error> {
     let (sender, mut bodies) = mpsc::channel(4);
     let reader = async move {
         let mut digests = BTreeMap::new();
@@ -177,10 +233,14 @@ async fn digests(session: &mut Session, uids: &UidSet) -> Result<BTreeMap<Uid, D
             let fetched: crate::imap::Fetched = fetched;
             let hash = tokio::task::spawn_blocking(move || {
                 let mut hasher = ContentHasher::default();
-                match &fetched.body {
-                    Body::Memory(bytes) => hasher.update(bytes),
-                    Body::File(file, _) => hasher.read(Source::File(file))?,
+                let source = match &fetched.body {
+                    Body::Memory(bytes) => Source::Memory(bytes),
+                    Body::File(file, _) => Source::File(file),
                     Body::Nothing => return Ok(None),
+                };
+                match form {
+                    Form::AsIs => hasher.read(source)?,
+                    Form::Bare => hasher.read_bare(source)?,
                 }
                 Ok::<_, std::io::Error>(Some((fetched.uid, hasher.finish().digest)))
             });

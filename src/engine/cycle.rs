@@ -9,14 +9,15 @@ use super::moves::Part;
 use super::observe::{self, Observed, Scanned, is_agreed_local, is_agreed_remote, is_void, raw_name};
 use super::pass::Pass;
 use super::plan::{Answer, Policy, plan};
+use super::reuse::gives_uids_again;
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
-use crate::db::Mailbox;
+use crate::db::{HoldCause, Mailbox};
 use crate::imap::{Seen, Session};
 use crate::maildir::{Maildir, Stamp};
 use crate::model::{
-    ContentKey, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, MailboxId, Remote, RemoteEvidence, Uid,
-    UidSet, UniqueName,
+    ContentKey, Cursor, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, MailboxId, Remote, RemoteEvidence,
+    Uid, UidSet, UniqueName,
 };
 
 /// A mailbox to look at.
@@ -76,7 +77,12 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
     let look_here =
         full || mailbox.must_scan || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
-    let pending = pass.db.read(move |tx| tx.pending(id)).await?;
+    let (pending, hold) = pass.db.read(move |tx| Ok((tx.pending(id)?, tx.mailbox_hold(id)?))).await?;
+    let hold = hold.filter(|hold| hold.cause == HoldCause::Renumbered);
+    if let Some(hold) = hold.as_ref().filter(|hold| !hold.approved) {
+        pass.hold(&mailbox.name, 0, hold.reason.clone());
+        return Ok(None);
+    }
     if !look_there && !look_here && pending.is_empty() {
         return Ok(None);
     }
@@ -98,14 +104,21 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
                 fresh = true;
             }
             let observed = observe::observe(session, &pass.db, &mailbox, full).await?;
-            match before {
-                Some(before) if is_void(&before, &observed.cursor) && !unite => {
+            let void = match before {
+                None => false,
+                Some(_) if fresh => false,
+                Some(before) if is_void(&before, &observed.cursor) => true,
+                Some(_) => observed.full && gives_uids_again(session, &pass.db, &mailbox).await?,
+            };
+            match void {
+                true if hold.is_none() && goes_round(pass, &mailbox, &observed.cursor).await? => return Ok(None),
+                true => {
                     tracing::warn!(mailbox = %mailbox.name, "numbers of the server hold no more, matched by content");
                     matched = contact(session, &pass.db, &mut mailbox, maildir.clone(), unite, pass.now_ms()).await?;
                     fresh = true;
                     Some(observe::observe(session, &pass.db, &mailbox, true).await?)
                 }
-                Some(_) | None => Some(observed),
+                false => Some(observed),
             }
         } else {
             None
@@ -115,10 +128,13 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
             None => session.select(&raw_name(&mailbox)).await?,
         };
         let answers = ask_for_uploads(pass, session, &mailbox).await?;
-        Ok((observed, selected, answers, matched, fresh))
+        Ok(Some((observed, selected, answers, matched, fresh)))
     }
     .await;
-    let (observed, selected, answers, matched, fresh) = session.done(result)?;
+    let Some((observed, selected, answers, matched, fresh)) = session.done(result)? else { return Ok(None) };
+    if hold.is_some() && fresh {
+        pass.db.commit(move |tx| tx.release(id)).await?;
+    }
 
     let local_mask = match &maildir {
         Some(maildir) => local_mask(maildir)?,
@@ -179,6 +195,29 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         gone: false,
         notes,
     }))
+}
+
+/// So many changes of UIDVALIDITY within a day are too many: the last of them is not followed.
+const RENUMBERINGS: u64 = 3;
+
+/// Holds a mailbox that the server renumbered again and again: each time both sides are matched anew and nothing is
+/// removed, so that a loop would cost much and undo every deletion. Returns whether it is held.
+async fn goes_round(pass: &Pass<'_>, mailbox: &Mailbox, now: &Cursor) -> Result<bool, Error> {
+    if mailbox.cursor.is_some_and(|before| before.uid_validity == now.uid_validity) {
+        return Ok(false);
+    }
+    let (id, name, since) = (mailbox.id, mailbox.name.clone(), pass.now_ms() - 24 * 60 * 60 * 1000);
+    let before = pass.db.read(move |tx| tx.renumberings_since(&name, since)).await?;
+    if before + 1 < RENUMBERINGS {
+        return Ok(false);
+    }
+    let why = format!(
+        "the server gave it other numbers (UIDVALIDITY) {RENUMBERINGS} times within 24 hours; nothing is done in it until \
+         that is approved"
+    );
+    pass.hold(&mailbox.name, 0, why.clone());
+    pass.db.commit(move |tx| tx.hold_mailbox(id, HoldCause::Renumbered, &why)).await?;
+    Ok(true)
 }
 
 /// Looks at the maildir of a mailbox that is gone from the server: what was mirrored is removed, the rest stays.

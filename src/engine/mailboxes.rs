@@ -8,10 +8,10 @@ use super::Error;
 use super::cycle::{Examined, Job};
 use super::execute::{Place, Trash};
 use super::observe::raw_name;
-use super::pass::Pass;
+use super::pass::{Pass, now_ms};
 use super::tree::{Step, reconcile};
 use crate::config::{Direction, OnLocal, OnServer};
-use crate::db::{Mailbox, NewMailbox, Tx};
+use crate::db::{Entry, HoldCause, Mailbox, NewMailbox, Tx};
 use crate::imap::{self, Lists, MailboxStatus, Role, Session};
 use crate::maildir::Maildir;
 use crate::model::{Link, LinkState, MailboxId, MailboxName, UidSet};
@@ -131,6 +131,11 @@ fn maildirs(pass: &Pass<'_>, rows: &BTreeMap<MailboxId, Mailbox>) -> Result<BTre
     Ok(here)
 }
 
+/// Returns a journal entry about a mailbox as a whole.
+fn entry(mailbox: &MailboxName, kind: &str, op: String, cause: &str) -> Entry {
+    Entry { at: now_ms(), mailbox: mailbox.clone(), op, cause: cause.to_owned(), kind: kind.to_owned(), kept: None }
+}
+
 struct Round<'r, 'p> {
     pass: &'r Pass<'p>,
     session: &'r mut Session,
@@ -165,7 +170,11 @@ impl Round<'_, '_> {
             },
             Step::Forget { known, name } => {
                 tracing::info!(mailbox = %name, "forgot a mailbox that neither side has any more");
-                self.forget(known).await
+                self.forget(
+                    known,
+                    entry(&name, "forget", "forget the mailbox".to_owned(), "neither side has it any more"),
+                )
+                .await
             }
         }
     }
@@ -178,8 +187,12 @@ impl Round<'_, '_> {
         })
     }
 
-    async fn forget(&mut self, id: MailboxId) -> Result<(), Error> {
-        Ok(self.pass.db.commit(move |tx| delete(tx, id)).await?)
+    async fn forget(&mut self, id: MailboxId, done: Entry) -> Result<(), Error> {
+        let write = self.pass.db.commit(move |tx| {
+            tx.journal(&done)?;
+            delete(tx, id)
+        });
+        Ok(write.await?)
     }
 
     fn path_of(&self, name: &MailboxName) -> Result<PathBuf, Error> {
@@ -198,16 +211,18 @@ impl Round<'_, '_> {
             None => self.path_of(&name)?,
         };
         let mut maildir = self.pass.maildir(&path)?;
+        let mut made = None;
         if maildir.is_none() && make_maildir {
             if self.pass.options.dry_run {
                 self.pass.would(&name, "create the maildir".to_owned(), "new on the server");
             } else if let Some(root) = &self.pass.root {
                 maildir = Some(Arc::new(root.create_maildir(&path)?));
+                made = Some(entry(&name, "create", "create the maildir".to_owned(), "new on the server"));
                 self.out.did = true;
             }
         }
         let row = match row {
-            None => self.insert(NewMailbox { name: name.clone(), raw: raw.clone(), path: Some(path) }).await?,
+            None => self.insert(NewMailbox { name: name.clone(), raw: raw.clone(), path: Some(path) }, made).await?,
             Some(mut row) if raw.is_some() && (row.raw != raw || row.missing_since.is_some()) => {
                 (row.raw, row.missing_since) = (raw, None);
                 self.update(row).await?
@@ -243,9 +258,13 @@ impl Round<'_, '_> {
         self.out.jobs.push(Job { mailbox, maildir, changed_there, unite: self.unite, gone: false });
     }
 
-    async fn insert(&mut self, new: NewMailbox) -> Result<Mailbox, Error> {
+    /// Writes down a new mailbox, and in the journal that it was made.
+    async fn insert(&mut self, new: NewMailbox, made: Option<Entry>) -> Result<Mailbox, Error> {
         let inserted = self.pass.db.commit(move |tx| {
             let id = tx.insert_mailbox(&new)?;
+            if let Some(entry) = made {
+                tx.journal(&entry)?;
+            }
             tx.mailbox(id)
         });
         inserted.await?.ok_or_else(|| Error::Worker("a mailbox that was just written is not there".to_owned()))
@@ -254,6 +273,17 @@ impl Round<'_, '_> {
     async fn update(&mut self, row: Mailbox) -> Result<Mailbox, Error> {
         let write = row.clone();
         self.pass.db.commit(move |tx| tx.update_mailbox(&write)).await?;
+        Ok(row)
+    }
+
+    /// Writes down a mailbox and, in the journal, what was done to it.
+    async fn update_for(&mut self, row: Mailbox, done: Entry) -> Result<Mailbox, Error> {
+        let write = row.clone();
+        let write = self.pass.db.commit(move |tx| {
+            tx.update_mailbox(&write)?;
+            tx.journal(&done)
+        });
+        write.await?;
         Ok(row)
     }
 
@@ -267,7 +297,9 @@ impl Round<'_, '_> {
         self.out.did = true;
         let path = self.path_of(&name)?;
         let maildir = self.pass.maildir(&path)?;
-        let row = self.insert(NewMailbox { name, raw: Some(raw.as_bytes().to_vec()), path: Some(path) }).await?;
+        let made = entry(&name, "create", "create the mailbox".to_owned(), "new here");
+        let new = NewMailbox { name, raw: Some(raw.as_bytes().to_vec()), path: Some(path) };
+        let row = self.insert(new, Some(made)).await?;
         self.look_at(row, maildir, None);
         Ok(())
     }
@@ -288,7 +320,8 @@ impl Round<'_, '_> {
         let seen = self.session.fingerprints(&uids).await?;
         let same = |link: &Link| {
             let content = link.content.map(|c| c.fingerprint);
-            seen.iter().any(|s| Some(s.uid) == link.uid() && Some(s.fingerprint) == content)
+            let is = |s: &imap::Seen| content == Some(s.fingerprint) || content.is_some() && content == s.bare;
+            seen.iter().any(|s| Some(s.uid) == link.uid() && is(s))
         };
         if !sample.iter().all(same) {
             return Ok(false);
@@ -305,8 +338,9 @@ impl Round<'_, '_> {
         }
         self.renamed.push((row.name.clone(), to.clone()));
         tracing::info!(from = %row.name, %to, "followed a rename on the server");
+        let done = entry(&row.name, "rename", format!("rename the maildir to {to}"), "renamed on the server");
         (row.name, row.raw, row.path) = (to.clone(), Some(listed.raw.as_bytes().to_vec()), Some(path.clone()));
-        let row = self.update(row).await?;
+        let row = self.update_for(row, done).await?;
         self.out.did = true;
         let maildir = self.pass.maildir(&path)?;
         self.look_at(row, maildir, status(listed).copied());
@@ -353,8 +387,9 @@ impl Round<'_, '_> {
         }
         self.renamed.push((row.name.clone(), to.clone()));
         tracing::info!(from = %row.name, %to, "renamed on the server what was renamed here");
+        let done = entry(&row.name, "rename", format!("rename the mailbox to {to}"), "renamed here");
         (row.name, row.raw, row.path) = (to.clone(), Some(raw.as_bytes().to_vec()), Some(path));
-        let row = self.update(row).await?;
+        let row = self.update_for(row, done).await?;
         self.out.did = true;
         self.look_at(row, Some(maildir), None);
         Ok(true)
@@ -381,14 +416,15 @@ impl Round<'_, '_> {
                 self.pass.db.commit(move |tx| tx.release(id)).await?;
                 self.out.did = true;
             }
+            let made = entry(&row.name, "create", "create the maildir".to_owned(), "it was missing");
             let row = Mailbox { must_scan: true, stamp: None, ..row };
-            let (name, row) = (row.name.clone(), self.update(row).await?);
+            let (name, row) = (row.name.clone(), self.update_for(row, made).await?);
             return self.mirror(name, Some(row), false).await;
         }
         let why =
             format!("its maildir is missing, and {known} messages with it; put it back, or say what the absence means");
         self.pass.hold(&row.name, known, why.clone());
-        self.pass.db.commit(move |tx| tx.hold_mailbox(id, &why)).await?;
+        self.pass.db.commit(move |tx| tx.hold_mailbox(id, HoldCause::MaildirMissing, &why)).await?;
         Ok(())
     }
 
@@ -468,7 +504,13 @@ pub(super) async fn bury(pass: &Pass<'_>, examined: Examined) -> Result<bool, Er
             Err(error) => return Err(error.into()),
         }
     }
-    pass.db.commit(move |tx| delete(tx, id)).await?;
+    let what = if left == 0 { "archive the maildir" } else { "forget the mailbox" };
+    let done = entry(&name, "forget", what.to_owned(), "deleted on the server");
+    let write = pass.db.commit(move |tx| {
+        tx.journal(&done)?;
+        delete(tx, id)
+    });
+    write.await?;
     tracing::info!(mailbox = %name, left, "a mailbox that is gone from the server was ended");
     if left > 0 {
         pass.touch(&name);

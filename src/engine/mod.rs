@@ -1,7 +1,7 @@
 //! Decides what makes both sides agree, and does it.
 //!
 //! The decisions are pure functions: [`plan`], [`guard`], [`flags`], [`rebind`], [`moves`], [`tree`], [`root`]. The rest
-//! carries them out: `pass` goes over an account, `cycle` over one of its mailboxes, `observe` and `contact` compare
+//! carries them out: `pass` goes over an account in rounds (`round`), `cycle` over one of its mailboxes, `observe` and `contact` compare
 //! what is there with the base, `execute` does what a plan says.
 
 mod approve;
@@ -24,7 +24,9 @@ mod pool;
 pub mod rebind;
 mod relocations;
 pub mod report;
+mod reuse;
 pub mod root;
+mod round;
 pub mod tree;
 
 pub use approve::approve;

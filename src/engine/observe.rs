@@ -211,7 +211,7 @@ pub(super) fn compare_local(db: &Db, maildir: &Maildir, read: Read, mask: &Mask)
         // What cannot be read, or went to another name meanwhile, is known neither to be the message nor not to be it.
         let Ok(keyed) = maildir.key(&found.file()) else { continue };
         // A skipped file that can be read now is another one than the one that could not.
-        if link.content == Some(keyed.key) {
+        if link.content.is_some_and(|content| keyed.keys.is(content)) {
             inodes.insert(link.id, keyed.inode);
         } else {
             let message = messages.entry(name).or_insert_with(|| message(&found));

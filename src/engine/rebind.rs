@@ -13,6 +13,8 @@ pub struct Unlinked {
     pub uid: Uid,
     /// What is known of it without its body.
     pub fingerprint: Fingerprint,
+    /// The same of what it is without mbsync's mark, if it has that.
+    pub bare: Option<Fingerprint>,
     /// INTERNALDATE, in seconds since 1970.
     pub internal_date: i64,
 }
@@ -112,6 +114,7 @@ mod tests {
             .map(|i| Unlinked {
                 uid: uid(i),
                 fingerprint: content(messages[i]).fingerprint,
+                bare: None,
                 internal_date: messages[i].2,
             })
             .collect();

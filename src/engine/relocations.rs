@@ -10,7 +10,7 @@ use super::pass::Pass;
 use super::rebind::Unlinked;
 use super::{Error, execute};
 use crate::maildir::Stamp;
-use crate::model::{MailboxId, MailboxName, UidSet};
+use crate::model::{MailboxId, MailboxName, TUID_LINE, UidSet};
 
 /// In how many rounds of a pass what may be half of a move is left to the next one.
 const HESITATIONS: u32 = 2;
@@ -66,13 +66,13 @@ impl Pass<'_> {
                 let (uploads, maildir) = (uploads.collect::<Vec<_>>(), Arc::clone(maildir));
                 let keys = move || {
                     // What cannot be read has no content that could prove a move.
-                    let key = |(name, file)| Some((name, maildir.key(&file).ok()?.key));
+                    let key = |(name, file)| Some((name, maildir.key(&file).ok()?.keys));
                     uploads.into_iter().filter_map(key).collect()
                 };
                 one.part.files = tokio::task::spawn_blocking(keys).await?;
             }
         }
-        let sizes = moves::sizes_removed_here(examined.iter().map(|e| &e.part));
+        let sizes = moves::sizes_gone_there(examined.iter().map(|e| &e.part));
         if !sizes.is_empty() {
             for one in &mut *examined {
                 one.part.messages = self.candidates(one, &sizes).await?;
@@ -102,14 +102,16 @@ impl Pass<'_> {
         let mut session = self.pool.get().await?;
         let result = async {
             session.select(&super::observe::raw_name(&one.mailbox)).await?;
-            let of_size = session.sizes(&new).await?.into_iter().filter(|(_, size)| sizes.contains(size));
+            // A message that has mbsync's mark is as much larger than its file.
+            let fits = |size: &u64| sizes.contains(size) || sizes.contains(&size.saturating_sub(TUID_LINE));
+            let of_size = session.sizes(&new).await?.into_iter().filter(|(_, size)| fits(size));
             let of_size: UidSet = of_size.map(|(uid, _)| uid).collect();
             Ok(session.fingerprints(&of_size).await?)
         }
         .await;
         let unlinked = |seen: crate::imap::Seen| {
-            let (uid, fingerprint, internal_date) = (seen.uid, seen.fingerprint, seen.internal_date);
-            (uid, Unlinked { uid, fingerprint, internal_date })
+            let crate::imap::Seen { uid, fingerprint, bare, internal_date, .. } = seen;
+            (uid, Unlinked { uid, fingerprint, bare, internal_date })
         };
         Ok(session.done(result)?.into_iter().map(unlinked).collect())
     }

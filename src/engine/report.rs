@@ -82,6 +82,27 @@ pub enum Outcome {
     Busy,
 }
 
+impl Outcome {
+    /// Returns the word that the database keeps for a pass that failed like this; none if that is no failure.
+    #[must_use]
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Partial => Some("partial"),
+            Self::SignIn => Some("sign_in"),
+            Self::Held => Some("held"),
+            Self::Unreachable => Some("unreachable"),
+            Self::InSync | Self::Stopped | Self::Busy => None,
+        }
+    }
+
+    /// Returns the outcome that [`Self::word`] stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Self {
+        let all = [Self::SignIn, Self::Held, Self::Unreachable];
+        all.into_iter().find(|outcome| outcome.word() == Some(word)).unwrap_or(Self::Partial)
+    }
+}
+
 /// What became of a mailbox.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct MailboxReport {

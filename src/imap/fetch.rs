@@ -12,7 +12,7 @@ use super::parse::Data;
 use super::select::seen;
 use super::wire::{Answer, Fetch};
 use super::{Error, RawName, Session, date};
-use crate::model::{Digest, Fingerprint, Flags, RemoteMessage, Uid, UidSet};
+use crate::model::{Digest, Fingerprint, Flags, RemoteMessage, Uid, UidSet, WithoutTuid};
 
 /// Bytes of a message as the server gave them, whole.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub struct Seen {
     /// The digest of its header, and RFC822.SIZE, which some servers only estimate
     /// ([`Quirks::sizes_exact`](super::Quirks::sizes_exact)).
     pub fingerprint: Fingerprint,
+    /// The same of what it is without mbsync's mark ([`WithoutTuid`]), if it has that.
+    pub bare: Option<Fingerprint>,
     /// INTERNALDATE in seconds since 1970; 0 if the server gave none that makes sense.
     pub internal_date: i64,
     /// Its flags.
@@ -120,6 +122,22 @@ impl Session {
         Ok(found)
     }
 
+    /// Returns INTERNALDATE (as [`Seen::internal_date`]) and RFC822.SIZE of those of the UIDs that the selected mailbox has.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], or those of a connection that breaks.
+    pub async fn dates_and_sizes(&mut self, uids: &UidSet) -> Result<BTreeMap<Uid, (i64, u64)>, Error> {
+        let mut found = BTreeMap::new();
+        self.ask(self.sets(uids), "(UID INTERNALDATE RFC822.SIZE)", |_, fetch| {
+            let date = date::parse(fetch.internal_date.as_deref().unwrap_or_default());
+            let one = fetch.uid.zip(fetch.size).map(|(uid, size)| (uid, (date, size)));
+            found.extend(one.filter(|(uid, _)| uids.contains(*uid)));
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }
+
     /// Returns the fingerprints of those of the UIDs that the selected mailbox has and gives the headers of.
     ///
     /// # Errors
@@ -144,9 +162,10 @@ impl Session {
         self.ask(sets, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])", |mailbox, mut fetch| {
             let (Some(header), Some(size)) = (fetch.header.take(), fetch.size) else { return Ok(()) };
             let Some((uid, RemoteMessage { flags, .. })) = seen(&fetch, mailbox)? else { return Ok(()) };
+            let bare = bare_of(&header, size);
             if let Some(header) = digest_of(header)?.filter(|_| wanted(uid)) {
                 let internal_date = date::parse(fetch.internal_date.as_deref().unwrap_or_default());
-                found.insert(uid, Seen { uid, fingerprint: Fingerprint { header, size }, internal_date, flags });
+                found.insert(uid, Seen { uid, fingerprint: Fingerprint { header, size }, bare, internal_date, flags });
             }
             Ok(())
         })
@@ -231,6 +250,19 @@ impl Session {
 /// Returns the error of a line that a listing depends on.
 pub(super) fn unreadable(mailbox: &RawName) -> Error {
     Error::nonsense(Some(mailbox), "a line about a message cannot be read")
+}
+
+/// Returns the fingerprint that a message has without mbsync's mark, if its header has that. One too large for memory is
+/// taken to have none.
+fn bare_of(header: &Body, size: u64) -> Option<Fingerprint> {
+    let Body::Memory(bytes) = header else { return None };
+    let (mut mark, mut bare) = (WithoutTuid::default(), Vec::with_capacity(bytes.len()));
+    mark.update(bytes, |part| bare.extend_from_slice(part));
+    if !mark.finish(|_| ()) {
+        return None;
+    }
+    let size = size.saturating_sub((bytes.len() - bare.len()) as u64);
+    Some(Fingerprint { header: digest_of(Body::Memory(bare)).ok()??, size })
 }
 
 /// Returns the digest of a header without the line ends that close it; nothing for nothing.

@@ -1,6 +1,6 @@
 //! Changes of flags: renames.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rustix::io::Errno;
@@ -85,6 +85,47 @@ impl Maildir {
                     *done = change(job, file)?;
                 }
             }
+        }
+        self.sync(touched)?;
+        Ok(done)
+    }
+
+    /// Gives messages that a mail reader moved here out of another maildir the letters that their keywords have here, if
+    /// their letters say there exactly the keywords that they had: then the reader left them as they were. Letters that
+    /// meant nothing there go. Returns the flags of those that were renamed, durably.
+    ///
+    /// # Errors
+    /// Those that are not about one message; then some may have been renamed.
+    pub fn respell(
+        &self,
+        from: &Self,
+        had: &BTreeMap<UniqueName, Flags>,
+    ) -> Result<BTreeMap<UniqueName, Flags>, Error> {
+        if had.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let there = from.keywords()?;
+        let words = |flags: &Flags| Flags::from_parts(0, flags.keywords().cloned());
+        let mut strays = self.find(&had.keys().cloned().collect())?;
+        strays.retain(|name, file| {
+            let meant = words(&name::flags(file.file_name(), &there));
+            had.get(name).is_some_and(|had| words(had) == meant)
+        });
+        let here = self.keywords_for(strays.keys().filter_map(|name| had.get(name)))?;
+        let (mut done, mut touched) = (BTreeMap::new(), BTreeSet::new());
+        for (name, file) in strays {
+            let after = file.translated(&name, &there, &here);
+            if after == file {
+                continue;
+            }
+            let (source, target) = (self.place(file.place), self.place(after.place));
+            match sys::rename(source, file.file_name(), target, after.file_name()) {
+                Ok(()) => touched.extend([file.place, after.place]),
+                // As it was; the letters are read as those of this maildir then.
+                Err(Errno::NOENT | Errno::EXIST | Errno::NAMETOOLONG) => continue,
+                Err(error) => return Err(failed("rename", &self.path_of(&file))(error)),
+            }
+            done.insert(name, name::flags(after.file_name(), &here));
         }
         self.sync(touched)?;
         Ok(done)

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use memchr::{memchr, memchr_iter, memchr2};
 use sha2::{Digest as _, Sha256};
 
-use crate::model::{ContentKey, Digest, Fingerprint};
+use crate::model::{ContentKey, Digest, Fingerprint, Keys, WithoutTuid};
 
 /// How line ends are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +111,23 @@ impl ContentHasher {
         }
     }
 
+    /// Takes all that a source has but the `X-TUID` lines.
+    ///
+    /// # Errors
+    /// Those of reading it.
+    pub fn read_bare(&mut self, source: Source<'_>) -> io::Result<()> {
+        let mut mark = WithoutTuid::default();
+        let read = source.pieces(|piece| {
+            mark.update(piece, |part| self.update(part));
+            Ok(true)
+        });
+        mark.finish(|part| self.update(part));
+        match read {
+            Ok(_) => Ok(()),
+            Err(Failure::Read(error) | Failure::Write(error)) => Err(error),
+        }
+    }
+
     /// Returns the key of all pieces.
     #[must_use]
     pub fn finish(self) -> ContentKey {
@@ -138,7 +155,8 @@ pub fn header_digest(header: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// Hashes a header up to the first empty line, without the line ends before it.
+/// Hashes a header up to the first empty line, without the line ends before it. Where no CRLFCRLF ends it, two LFs do:
+/// so do servers that keep bare LFs read it.
 #[derive(Clone)]
 struct HeaderHasher {
     /// Everything, until the header has ended.
@@ -147,12 +165,16 @@ struct HeaderHasher {
     before_run: Option<Sha256>,
     /// How much of CRLFCRLF stands at the end; all four bytes of it end the header.
     matched: u8,
+    /// The last byte was an LF.
+    after_lf: bool,
+    /// As `before_run` was at the first two LFs.
+    before_lfs: Option<Sha256>,
 }
 
 impl Default for HeaderHasher {
     /// A message may begin with the empty line, so its beginning counts as the end of a line.
     fn default() -> Self {
-        Self { all: Sha256::new(), before_run: None, matched: 2 }
+        Self { all: Sha256::new(), before_run: None, matched: 2, after_lf: false, before_lfs: None }
     }
 }
 
@@ -161,7 +183,7 @@ impl HeaderHasher {
         while self.matched < 4 {
             let text = memchr2(b'\r', b'\n', piece).unwrap_or(piece.len());
             if text > 0 {
-                (self.before_run, self.matched) = (None, 0);
+                (self.before_run, self.matched, self.after_lf) = (None, 0, false);
                 self.all.update(&piece[..text]);
             }
             let Some(&end) = piece.get(text) else { return };
@@ -174,12 +196,17 @@ impl HeaderHasher {
                 (_, b'\r') => 1,
                 _ => 0,
             };
+            if self.after_lf && end == b'\n' && self.before_lfs.is_none() {
+                self.before_lfs.clone_from(&self.before_run);
+            }
+            self.after_lf = end == b'\n';
             piece = &piece[text + 1..];
         }
     }
 
     fn finish(self) -> Digest {
-        Digest(self.before_run.unwrap_or(self.all).finalize().into())
+        let cut = if self.matched == 4 { self.before_run } else { self.before_lfs.or(self.before_run) };
+        Digest(cut.unwrap_or(self.all).finalize().into())
     }
 }
 
@@ -377,11 +404,46 @@ impl Message {
     /// Those of reading, and `UnexpectedEof` if the file is shorter than it was.
     pub fn key(&mut self) -> io::Result<ContentKey> {
         let mut hasher = ContentHasher::default();
+        self.each(|piece| hasher.update(piece))?;
+        Ok(hasher.finish())
+    }
+
+    /// Reads the whole message, and once more if it has mbsync's mark, and returns its keys.
+    ///
+    /// # Errors
+    /// As [`Self::key`].
+    pub fn keys(&mut self) -> io::Result<Keys> {
+        let (mut hasher, mut mark) = (ContentHasher::default(), WithoutTuid::default());
+        self.rewind();
+        self.each(|piece| {
+            hasher.update(piece);
+            if !mark.is_through() {
+                mark.update(piece, |_| ());
+            }
+        })?;
+        let whole = hasher.finish();
+        if !mark.found() {
+            return Ok(Keys { whole, bare: None });
+        }
+        let (mut bare, mut mark) = (ContentHasher::default(), WithoutTuid::default());
+        self.rewind();
+        self.each(|piece| mark.update(piece, |part| bare.update(part)))?;
+        mark.finish(|part| bare.update(part));
+        Ok(Keys { whole, bare: Some(bare.finish()) })
+    }
+
+    fn rewind(&mut self) {
+        (self.at, self.given) = (0, 0);
+        self.ready.clear();
+    }
+
+    /// Reads what is left, piece by piece.
+    fn each(&mut self, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         while self.fill()? {
-            hasher.update(&self.ready[self.given..]);
+            take(&self.ready[self.given..]);
             self.given = self.ready.len();
         }
-        Ok(hasher.finish())
+        Ok(())
     }
 
     /// Makes some bytes ready; returns whether there are any.
@@ -523,7 +585,8 @@ mod tests {
         #[test]
         fn the_header_is_what_precedes_the_empty_line(bytes in hostile()) {
             let end = if bytes.starts_with(b"\r\n") { 0 } else {
-                bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(bytes.len())
+                let crlfs = bytes.windows(4).position(|w| w == b"\r\n\r\n");
+                crlfs.or_else(|| bytes.windows(2).position(|w| w == b"\n\n")).unwrap_or(bytes.len())
             };
             let header = &bytes[..end];
             let trimmed = header.iter().rposition(|b| !b"\r\n".contains(b)).map_or(0, |last| last + 1);

@@ -1,5 +1,6 @@
 //! One maildir: its three directories, held open.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use super::content::Message;
 use super::error::failed;
 use super::name::{as_path, directory, is_ours};
 use super::{Error, FileRef, Keywords, sys};
-use crate::model::{ContentKey, Flags, Place};
+use crate::model::{Flags, Keys, Place};
 
 /// The directory of a mailbox. It stays the same directory even if its path leads elsewhere meanwhile.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub struct Maildir {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keyed {
     /// What identifies the content.
-    pub key: ContentKey,
+    pub keys: Keys,
     /// INTERNALDATE: the file's time of modification in seconds since 1970.
     pub internal_date: i64,
     /// The file's inode number.
@@ -154,14 +155,32 @@ impl Maildir {
     /// Those of [`Self::read`].
     pub fn key(&self, file: &FileRef) -> Result<Keyed, Error> {
         let mut message = self.read(file)?;
-        let key = message.key().map_err(failed("read", &self.path_of(file)))?;
-        Ok(Keyed { key, internal_date: message.modified(), inode: message.inode() })
+        let keys = message.keys().map_err(failed("read", &self.path_of(file)))?;
+        Ok(Keyed { keys, internal_date: message.modified(), inode: message.inode() })
     }
 
     /// Makes directories durable: what was renamed into or out of them.
     pub(super) fn sync(&self, places: impl IntoIterator<Item = Place>) -> Result<(), Error> {
         let sync = |place| fs::fsync(self.place(place)).map_err(failed("sync", &self.path.join(directory(place))));
         places.into_iter().try_for_each(sync)
+    }
+
+    /// Makes messages durable that another program has written: their bytes and their names. One that is not found is
+    /// passed over.
+    ///
+    /// # Errors
+    /// Those of opening and syncing.
+    pub fn make_durable(&self, messages: &[FileRef]) -> Result<(), Error> {
+        let mut files = Vec::new();
+        for message in messages {
+            match fs::openat(self.place(message.place), message.file_name(), sys::FILE, Mode::empty()) {
+                Ok(file) => files.push(File::from(file)),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed("open", &self.path_of(message))(error)),
+            }
+        }
+        self.sync_files(&files.iter().collect::<Vec<_>>())?;
+        self.sync(messages.iter().map(|message| message.place).collect::<BTreeSet<_>>())
     }
 
     /// Makes new files in `tmp/` durable.

@@ -28,10 +28,37 @@ pub struct Fingerprint {
 }
 
 /// The whole content: the digest decides, the fingerprint finds candidates without a download.
+///
+/// In the base it is that of the message as served. There is one exception, for what mbsync has stored: where only one
+/// of the two copies has an `X-TUID` line ([`WithoutTuid`](super::WithoutTuid)), it is that of the other copy, the bytes
+/// that both have in common. So whoever checks a copy against the base takes [`Keys::is`]: the copy, or the copy without
+/// such a line, has this digest. No file and no message is changed for it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ContentKey {
     /// The digest of the message as served.
     pub digest: Digest,
     /// What is known of it without its body.
     pub fingerprint: Fingerprint,
+}
+
+/// What identifies a copy of a message: as it is, and without mbsync's mark, if it has one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keys {
+    /// All of it.
+    pub whole: ContentKey,
+    /// Without its `X-TUID` lines.
+    pub bare: Option<ContentKey>,
+}
+
+impl Keys {
+    /// Tells whether this is a copy of the message with that content.
+    #[must_use]
+    pub fn is(&self, content: ContentKey) -> bool {
+        self.whole == content || self.bare == Some(content)
+    }
+
+    /// Returns the content of a copy as it is, and then without the mark.
+    pub fn each(&self) -> impl Iterator<Item = ContentKey> {
+        [Some(self.whole), self.bare].into_iter().flatten()
+    }
 }

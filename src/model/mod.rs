@@ -11,12 +11,14 @@ mod name;
 mod proof;
 mod secret;
 mod tree;
+mod tuid;
 
 pub use flags::{Flag, FlagChange, Flags, Keyword};
 pub use ids::{LinkId, MailboxId, ModSeq, OutOfRange, Uid, UidSet, UidValidity};
-pub use key::{ContentKey, Digest, Fingerprint};
+pub use key::{ContentKey, Digest, Fingerprint, Keys};
 pub use link::{Link, LinkState, Side, SkipReason};
 pub use name::{MailboxName, UniqueName, misleads};
 pub use proof::{Doubt, GoneLocal, GoneRemote, LocalEvidence, Proof, RemoteEvidence};
 pub use secret::Secret;
 pub use tree::{Cursor, Local, LocalMessage, Place, Remote, RemoteMessage};
+pub use tuid::{TUID_LINE, WithoutTuid};

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use postkeep_sim::{Fault, Profile, When};
 
@@ -103,6 +105,15 @@ fn no_server_is_not_the_users_fault() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     configure(&scene.account, &port, &format!("port = {free}"));
     scene.sync_says(5, &["cannot reach 127.0.0.1"]);
+    says(
+        &scene.account.run(&["status"]),
+        5,
+        &["all mailboxes complete", "the last pass failed", "cannot reach 127.0.0.1"],
+    );
+    let status = scene.account.run(&["status", "--json"]).stdout;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let failure = &status["accounts"][0]["failure"];
+    assert_eq!((&failure["exit_code"], failure["at"].is_null()), (&5.into(), false), "{status}");
     // Somebody else listens.
     let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let other_port = other.local_addr().unwrap().port();
@@ -125,6 +136,7 @@ fn no_server_is_not_the_users_fault() {
     assert!(scene.snapshot() == before);
     configure(&scene.account, &format!("port = {other_port}"), &port);
     scene.assert_heals();
+    assert!(!scene.account.run(&["status"]).stdout.contains("failed"));
     // It comes back.
     let state = scene.server.state().clone();
     scene.server = postkeep_sim::Server::spawn(Profile::Full).unwrap();
@@ -175,6 +187,7 @@ fn a_root_that_is_not_the_one_is_not_touched() {
         let before = list(&root);
         let _ = scene.server.take_commands();
         scene.sync_says(4, &[text]);
+        says(&scene.account.run(&["status"]), 4, &["the last pass failed", text]);
         scene.assert_told_nothing();
         assert_eq!(list(&root), before, "{text}");
         scene.assert_graves(0);
@@ -407,4 +420,55 @@ fn a_server_that_can_be_trusted_is() {
     says(&account.run(&["sync"]), 5, &["cannot trust"]);
     fs::write(account.config(), config).unwrap();
     says(&account.run(&["sync"]), 0, &[]);
+}
+
+/// Passes on what a server says, up to so many bytes a connection, and then ends it: without a word of TLS about that.
+fn relay(to: u16, bytes: Arc<AtomicU64>) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, server) = (client.unwrap(), TcpStream::connect((Ipv4Addr::LOCALHOST, to)).unwrap());
+            let (mut from, mut up) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            let said = server.try_clone().unwrap();
+            let left = bytes.load(Ordering::Relaxed);
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut up);
+                let _ = up.shutdown(Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut said.take(left), &mut client);
+                let _ = client.shutdown(Shutdown::Both);
+                let _ = server.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+/// A TLS connection that ends without close_notify may have been cut by anybody: what was read is no listing.
+#[test]
+fn t03_tls_may_end_without_a_word_at_any_byte() {
+    let dovecot = Dovecot::start(crate::dovecot::Profile::Full);
+    (1..=5).for_each(|n| dovecot.login("u").append("INBOX", "", "01-Jan-2024 00:00:00 +0000", &mail(n)));
+    let bytes = Arc::new(AtomicU64::new(u64::MAX));
+    let account = Account::new(relay(dovecot.tls_port(), Arc::clone(&bytes)), "u", PASSWORD, "");
+    configure(&account, "tls = \"none\"", &format!("tls = \"implicit\"\ntls_ca_file = {:?}", dovecot.ca_file()));
+    says(&account.run(&["sync"]), 0, &["5 downloaded"]);
+    let remote = Remote::Dovecot { server: &dovecot, user: "u", separator: '/', prefix: "" };
+    let before = account.snapshot(remote);
+    let mut cuts = 0;
+    for left in (500..).step_by(331) {
+        bytes.store(left, Ordering::Relaxed);
+        let output = account.run(&["sync", "--full"]);
+        assert!([0, 1, 5].contains(&output.code), "{left}: {output:?}");
+        assert!(account.snapshot(remote) == before, "{left}: {output:?}");
+        if output.code == 0 {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 6, "{cuts} cuts only");
+    bytes.store(u64::MAX, Ordering::Relaxed);
+    says(&account.run(&["sync", "--full"]), 0, &["in sync"]);
 }

@@ -5,11 +5,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use postkeep_sim::Profile;
 
 use crate::account::Output;
-use crate::faults_scene::{Mount, Scene, below, mail_here, powerless, run, says, strace, sync_with};
+use crate::faults_scene::{Disk, Mount, Scene, below, mail_here, powerless, run, says, strace, sync_with};
 
 #[test]
 fn t01_a_failed_directory_read_deletes_nothing() {
@@ -138,6 +139,60 @@ fn t06_state_and_maildir_may_be_on_two_file_systems() {
     scene.assert_heals();
     let contents: BTreeSet<Vec<u8>> = below(&graves).iter().map(|p| fs::read(p).unwrap()).collect();
     assert_eq!(contents, BTreeSet::from([mail_here(1), mail_here(2)]));
+}
+
+/// The power fails while the state and the maildirs are on two disks, of which one has written back all that it had and
+/// the other only what it was told to. The base lags then, and never leads.
+#[test]
+fn t06_a_power_cut_on_two_disks_loses_and_doubles_nothing() {
+    // The user's own file is uploaded before the last two, and then it is to be as durable as what the program writes.
+    let moments = [
+        ("UID FETCH", 1, true),
+        ("UID STORE", 1, true),
+        ("APPEND", 1, true),
+        ("UID EXPUNGE", 1, false),
+        ("LOGOUT", 1, false),
+    ];
+    for (command, nth, written_back) in moments {
+        for complete in [0, 1] {
+            let scene = Scene::new(Profile::Full);
+            let images = tempfile::tempdir().unwrap();
+            let mut disks = [(scene.account.maildir(), "mail"), (scene.account.state_dir(), "state")]
+                .map(|(dir, name)| Disk::new(dir, images.path().join(name)));
+            bustle(&scene, 0);
+            scene.assert_heals();
+            bustle(&scene, 1);
+            if written_back {
+                let status = std::process::Command::new("sync").arg("-f").arg(scene.account.maildir()).status();
+                assert!(status.unwrap().success());
+            }
+            let fired = scene.server.fired().len();
+            let left = Arc::new(Mutex::new(None));
+            let (keep, complete) = (Arc::clone(&left), disks[complete].dir().to_owned());
+            let copies: Vec<_> =
+                disks.iter().map(|d| (d.image().to_owned(), d.image().with_extension("cut"))).collect();
+            scene.server.on_command(command, nth, move |state| {
+                let run = |program: &str, args: &[&Path]| {
+                    assert!(std::process::Command::new(program).args(args).status().unwrap().success(), "{program}");
+                };
+                run("sync", &[Path::new("-f"), &complete]);
+                for (image, copy) in &copies {
+                    run("cp", &[Path::new("--sparse=always"), image, copy]);
+                }
+                *keep.lock().unwrap() = Some(state.clone());
+            });
+            let output = scene.sync();
+            assert!(scene.server.fired().len() > fired, "{command} {nth} did not come: {output:?}");
+            // All that came after that moment never was.
+            scene.server.calm();
+            *scene.server.state() = left.lock().unwrap().take().unwrap();
+            for disk in &mut disks {
+                let image = disk.image().with_extension("cut");
+                disk.replace(image);
+            }
+            scene.assert_heals_within(2);
+        }
+    }
 }
 
 /// Makes one of everything that a pass does: messages to fetch, to append and to remove on both sides, flags to change.

@@ -2,6 +2,7 @@
 //! there.
 
 use std::fs;
+use std::sync::Mutex;
 
 use postkeep_sim::{At, Fault, Profile, Server, When};
 
@@ -206,5 +207,45 @@ fn t47_a_mailbox_without_mod_sequences_is_listed() {
         scene.account.assert_equal(Remote::Sim(&scene.server));
         scene.server.calm();
         scene.assert_heals();
+    }
+}
+
+/// Returns a fault that turns the lines about messages of each reply around.
+fn backwards() -> Fault {
+    let held = Mutex::new(Vec::new());
+    Fault::edit(move |line| {
+        let mut held = held.lock().unwrap();
+        if line.starts_with("* ") && line.contains(" FETCH (") && line.ends_with(')') {
+            held.push(line.to_owned());
+            return None;
+        }
+        let turned = held.drain(..).rev().map(|line| line + "\r\n").collect::<String>();
+        Some(turned + line)
+    })
+}
+
+/// A server may list its messages in any order.
+#[test]
+fn t05_messages_may_be_listed_in_any_order() {
+    for profile in Profile::ALL {
+        let scene = Scene::synced(profile, 9);
+        for args in [&["sync"][..], &["sync", "--full"]] {
+            let number = 20 + args.len() as u32 * 10;
+            (number..number + 3).for_each(|n| drop(scene.arrives(n).to_string()));
+            let gone = args.len() as u32;
+            scene.unwanted(gone);
+            scene.server.state().expunge("INBOX", gone);
+            let uids: Vec<u32> = scene.server.state().mailbox("INBOX").messages.keys().copied().collect();
+            uids.iter().step_by(2).for_each(|uid| scene.server.state().set_flags("INBOX", *uid, &["\\Flagged"]));
+            for command in ["SELECT", "UID FETCH"] {
+                scene.server.inject(command, When::Every, backwards());
+            }
+            let fired = scene.server.fired().len();
+            says(&scene.account.run(args), 0, &["3 downloaded", "1 removed here"]);
+            assert!(scene.server.fired().len() > fired);
+            scene.server.calm();
+            scene.account.assert_equal(Remote::Sim(&scene.server));
+            scene.assert_heals();
+        }
     }
 }

@@ -258,6 +258,51 @@ impl Mount {
     }
 }
 
+/// A disk of its own, of which can be taken what a power cut would leave of it.
+pub struct Disk {
+    image: PathBuf,
+    dir: PathBuf,
+    mount: Option<Mount>,
+}
+
+impl Disk {
+    /// Puts an empty disk on a directory, which is made.
+    pub fn new(dir: PathBuf, image: PathBuf) -> Self {
+        fs::create_dir_all(&dir).unwrap();
+        let owner = fs::metadata(&dir).unwrap();
+        fs::File::create(&image).unwrap().set_len(32 << 20).unwrap();
+        as_root("mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]);
+        let disk = Self::mounted(dir, image);
+        let path = disk.dir.to_str().unwrap();
+        as_root("rmdir", &[&format!("{path}/lost+found")]);
+        as_root("chown", &[&format!("{}:{}", owner.uid(), owner.gid()), path]);
+        as_root("chmod", &["700", path]);
+        disk
+    }
+
+    fn mounted(dir: PathBuf, image: PathBuf) -> Self {
+        as_root("mount", &["-o", "loop", image.to_str().unwrap(), dir.to_str().unwrap()]);
+        let mount = Some(Mount(dir.clone()));
+        Self { image, dir, mount }
+    }
+
+    /// Returns the directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Returns the file that holds what is on the disk.
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
+    /// Puts another disk in its place: that of an image.
+    pub fn replace(&mut self, image: PathBuf) {
+        self.mount = None;
+        *self = Self::mounted(self.dir.clone(), image);
+    }
+}
+
 impl Drop for Mount {
     fn drop(&mut self) {
         as_root("umount", &["-l", self.0.to_str().unwrap()]);
@@ -266,7 +311,7 @@ impl Drop for Mount {
 
 /// Runs a program as root, by sudo if we are not.
 #[track_caller]
-fn as_root(program: &str, args: &[&str]) {
+pub fn as_root(program: &str, args: &[&str]) {
     let mut command = match rustix::process::geteuid().is_root() {
         true => Command::new(program),
         false => {

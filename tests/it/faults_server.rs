@@ -355,6 +355,7 @@ fn t11_another_uidvalidity_moves_no_mail() {
             let transfers = |c: &&Command| c.changes() || c.args.contains("BODY.PEEK[]");
             assert_eq!(commands.iter().filter(transfers).collect::<Vec<_>>(), Vec::<&Command>::new(), "{profile:?}");
             scene.assert_graves(0);
+            a_day_passes(&scene.account);
         }
         scene.assert_heals();
         // Deleted on either side meanwhile: the pass that sees the new epoch removes nothing on its word.
@@ -366,6 +367,35 @@ fn t11_another_uidvalidity_moves_no_mail() {
         assert!(!output.stdout.contains("removed"), "{profile:?}: {output:?}");
         scene.assert_heals();
         scene.assert_graves(0);
+    }
+}
+
+/// A server that renumbers a mailbox again and again would have it matched again and again, and no deletion would cross.
+#[test]
+fn t11_the_third_uidvalidity_in_a_day_is_held() {
+    for profile in [Profile::Full, Profile::Bare] {
+        let scene = Scene::synced(profile, 3);
+        scene.arrives_in_new("Other", 10);
+        for validity in [42, 43] {
+            renumber(&scene.server, validity, 5);
+            scene.sync_says(0, &["3 matched by content"]);
+        }
+        renumber(&scene.server, 44, 5);
+        scene.account.set_info(&scene.file("INBOX", 1), "F");
+        let before = scene.server.state().messages("INBOX");
+        for number in 11..13 {
+            // The others go on.
+            scene.arrives_in("Other", number);
+            let held = "INBOX: held: the server gave it other numbers";
+            scene.sync_says(4, &[held, "postkeep approve a --mailbox INBOX", "Other: 1 downloaded"]);
+            assert!(scene.server.state().messages("INBOX") == before, "{profile:?}: something was done in it");
+        }
+        says(&scene.account.run(&["status"]), 4, &["INBOX: held", "to let it go on:"]);
+        says(&scene.account.run(&["approve", "a", "--undo"]), 0, &["nothing is held"]);
+        says(&scene.account.run(&["approve", "a"]), 0, &["INBOX: goes on with the next pass"]);
+        scene.sync_says(0, &["3 matched by content"]);
+        scene.assert_heals();
+        assert!(scene.server.state().messages("INBOX")[0].flags.contains("\\Flagged"));
     }
 }
 
@@ -500,6 +530,7 @@ fn t16_each_command_may_be_refused() {
 /// Makes it seem that the last full look at the mailboxes was more than a day ago.
 fn a_day_passes(account: &Account) {
     let database = rusqlite::Connection::open(account.state_dir().join("a.sqlite3")).unwrap();
+    database.execute("UPDATE journal SET at = at - 90000000", ()).unwrap();
     let changed = database.execute("UPDATE mailbox SET listed_at = listed_at - 90000", ()).unwrap();
     assert!(changed > 0);
 }

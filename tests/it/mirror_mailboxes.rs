@@ -18,6 +18,7 @@ fn mailboxes_come_from_either_side() {
         world.create("Both");
         world.mirror();
         let listing = world.listing();
+        assert_logged(&world, "Entwürfe: create the mailbox (new here)");
         for part in ["There/below/deep: a", "Here/below/deep: b", "Entwürfe: c", "Both: d"] {
             assert!(listing.contains(part), "{listing}");
         }
@@ -48,7 +49,16 @@ fn renames_there_are_followed() {
         }
         assert!(!world.account.maildir().join("Other").exists());
         assert!(world.graveyard().is_empty());
+        assert_logged(&world, "Other: rename the maildir to Deep/below (renamed on the server)");
+        assert_logged(&world, "Lists: create the maildir (new on the server)");
     });
+}
+
+/// Panics unless `postkeep log` has a line that ends like this.
+#[track_caller]
+fn assert_logged(world: &World<'_>, end: &str) {
+    let log = world.account.run(&["log", "a"]).stdout;
+    assert!(log.lines().any(|line| line.ends_with(&format!("  {end}"))), "{end}: {log}");
 }
 
 #[test]
@@ -64,6 +74,7 @@ fn renames_here_are_followed() {
         assert!(listing.starts_with("Another: Other; INBOX:; Lists: Lists; Lists/oxide: Lists-rust;"), "{listing}");
         let names: Vec<String> = world.changes();
         assert!(names.iter().all(|name| name == "RENAME"), "{names:?}");
+        assert_logged(&world, "Other: rename the mailbox to Another (renamed here)");
     });
 }
 

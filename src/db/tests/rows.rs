@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::db::HoldCause;
 use crate::model::{Cursor, Link, LinkId, ModSeq, Side, UidSet, UidValidity};
 
 fn a_uid() -> impl Strategy<Value = Uid> {
@@ -255,7 +256,7 @@ fn a_mailbox_with_links_stays() {
     fresh(|tx| {
         let m = mailbox(tx, "INBOX");
         let id = tx.insert_link(m, &synced(1)).unwrap();
-        tx.hold_mailbox(m, "the directory is missing").unwrap();
+        tx.hold_mailbox(m, HoldCause::MaildirMissing, "the directory is missing").unwrap();
         assert!(matches!(tx.delete_mailbox(m), Err(Error::Sqlite { .. })));
         tx.delete_link(id).unwrap();
         tx.delete_mailbox(m).unwrap();
@@ -319,21 +320,21 @@ fn what_is_held_waits_for_approval() {
 fn a_mailbox_is_held_as_a_whole() {
     fresh(|tx| {
         let (a, b) = (mailbox(tx, "A"), mailbox(tx, "B"));
-        tx.hold_mailbox(a, "missing").unwrap();
+        tx.hold_mailbox(a, HoldCause::MaildirMissing, "missing").unwrap();
         tx.conn.execute("UPDATE held_mailbox SET at = 5", []).unwrap();
         assert_eq!(tx.approve(a).unwrap(), 1);
-        tx.hold_mailbox(a, "missing").unwrap();
-        let whole = MailboxHold { reason: "missing".into(), at: 5, approved: true };
+        tx.hold_mailbox(a, HoldCause::MaildirMissing, "missing").unwrap();
+        let whole = MailboxHold { cause: HoldCause::MaildirMissing, reason: "missing".into(), at: 5, approved: true };
         assert_eq!(tx.mailbox_hold(a).unwrap(), Some(whole.clone()));
         let expected = HeldCount { mailbox: a, waiting: 0, whole: Some(whole) };
         assert_eq!(tx.held_counts().unwrap(), [expected]);
         // Another reason was not approved.
-        tx.hold_mailbox(a, "replaced").unwrap();
+        tx.hold_mailbox(a, HoldCause::MaildirMissing, "replaced").unwrap();
         let hold = tx.mailbox_hold(a).unwrap().unwrap();
         assert!(hold.reason == "replaced" && !hold.approved && hold.at > 5);
         tx.release(a).unwrap();
         assert_eq!((tx.mailbox_hold(a).unwrap(), tx.mailbox_hold(b).unwrap()), (None, None));
-        assert!(tx.hold_mailbox(MailboxId(99), "missing").is_err());
+        assert!(tx.hold_mailbox(MailboxId(99), HoldCause::MaildirMissing, "missing").is_err());
     });
 }
 

@@ -7,7 +7,8 @@ use rusqlite::Connection;
 use super::*;
 use crate::model::Side;
 
-const MIGRATION: &str = include_str!("../../../migrations/0001_base.sql");
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../../migrations/0001_base.sql"), include_str!("../../../migrations/0002_failures.sql")];
 
 /// A change that breaks exactly the named CHECK, of a database with a row of each kind.
 const BROKEN: &[(&str, &str)] = &[
@@ -17,6 +18,10 @@ const BROKEN: &[(&str, &str)] = &[
     ("account_pending", "UPDATE account SET pending_nonce = 'a'"),
     ("account_pending", "UPDATE account SET pending_generation = -1, pending_nonce = 'a'"),
     ("account_clean", "UPDATE account SET clean = 2"),
+    ("account_failure", "UPDATE account SET failed_at = 1"),
+    ("account_failure", "UPDATE account SET failure = 'a'"),
+    ("account_failure", "UPDATE account SET failed_at = 1, failure = 'a'"),
+    ("account_failed_as", "UPDATE account SET failed_at = 1, failure = 'a', failed_as = 'odd'"),
     ("mailbox_name", "UPDATE mailbox SET name = ''"),
     ("mailbox_raw", "UPDATE mailbox SET raw = x''"),
     ("mailbox_path", "UPDATE mailbox SET path = CAST('/etc' AS BLOB)"),
@@ -77,6 +82,7 @@ const BROKEN: &[(&str, &str)] = &[
     ("held_side", "UPDATE held SET side = 'both'"),
     ("held_approved", "UPDATE held SET approved = 2"),
     ("held_mailbox_approved", "UPDATE held_mailbox SET approved = 2"),
+    ("held_mailbox_cause", "UPDATE held_mailbox SET cause = 2"),
 ];
 
 /// A database with a link of each state in one mailbox, everything held.
@@ -95,7 +101,7 @@ fn filled() -> Connection {
         tx.insert_link(m, &new(state)).unwrap();
     }
     tx.hold(m, &[(id, Side::Local)]).unwrap();
-    tx.hold_mailbox(m, "missing").unwrap();
+    tx.hold_mailbox(m, crate::db::HoldCause::MaildirMissing, "missing").unwrap();
     conn.execute_batch("COMMIT").unwrap();
     conn
 }
@@ -111,8 +117,12 @@ fn impossible_rows_are_refused() {
 
 #[test]
 fn every_check_is_tried() {
-    let words: Vec<&str> =
-        MIGRATION.lines().filter(|l| !l.trim().starts_with("--")).flat_map(str::split_whitespace).collect();
+    let words: Vec<&str> = MIGRATIONS
+        .iter()
+        .flat_map(|m| m.lines())
+        .filter(|l| !l.trim().starts_with("--"))
+        .flat_map(str::split_whitespace)
+        .collect();
     let named = words.windows(3).filter(|w| w[0] == "CONSTRAINT" && w[2] == "CHECK").map(|w| w[1]);
     assert_eq!(named.clone().collect::<BTreeSet<_>>(), BROKEN.iter().map(|(rule, _)| *rule).collect::<BTreeSet<_>>());
     assert_eq!(named.count(), words.iter().filter(|w| **w == "CHECK").count(), "a CHECK has no name");

@@ -1,10 +1,12 @@
 //! The ops that change nothing but the base.
 
 use super::Site;
+use super::relocate::{carried_flags, foreign_flags};
+use crate::db::NewLink;
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
-use crate::model::{ContentKey, Link, LinkState, Side, SkipReason, Uid, UniqueName};
+use crate::model::{Link, LinkState, Side, SkipReason, Uid, UniqueName};
 
 /// Carries out `Adopt`, `Forget`, `Supersede` and `Keep`, in one commit.
 pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
@@ -66,6 +68,49 @@ pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut
     write.await
 }
 
+/// Carries out `Join`, in one commit: the row of the mailbox that both sides moved a message out of goes, and one here
+/// stands for it with the same flags, so that what was changed on either side meanwhile is merged.
+pub(super) async fn join(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
+    let mut writes = Vec::new();
+    for planned in ops {
+        let Op::Join { link, into, uid, name } = &planned.op else { continue };
+        let (Some(link), Some(file)) = (site.base.get(link), site.file(name)) else {
+            outcome.left = true;
+            continue;
+        };
+        let LinkState::Synced { flags, .. } = &link.state else { continue };
+        let foreign = foreign_flags(site, &planned, name);
+        let flags = foreign.and_then(|shown| carried_flags(link, &shown)).unwrap_or_else(|| flags.clone());
+        let maildir = std::sync::Arc::clone(&site.maildir);
+        let keyed = tokio::task::spawn_blocking(move || maildir.key(&file)).await?;
+        let Some(keyed) = keyed.ok().filter(|keyed| link.content.is_some_and(|content| keyed.keys.is(content))) else {
+            outcome.left = true;
+            continue;
+        };
+        let state = LinkState::Synced { uid: *uid, name: name.clone(), flags };
+        let Link { id, content, internal_date, .. } = link.clone();
+        let new = NewLink { state, content, internal_date, inode: Some(keyed.inode) };
+        writes.push((id, *into, new, site.entry(&planned, None)));
+    }
+    if writes.is_empty() {
+        return Ok(());
+    }
+    site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
+    let mailbox = site.mailbox.id;
+    let write = site.pass.commit(move |tx| {
+        for (old, into, new, entry) in &writes {
+            tx.delete_link(*old)?;
+            if let Some(into) = into {
+                tx.delete_link(*into)?;
+            }
+            tx.insert_link(mailbox, new)?;
+            tx.journal(entry)?;
+        }
+        Ok(())
+    });
+    write.await
+}
+
 /// What became of a half that was found.
 enum Adoption {
     /// The complete link.
@@ -89,15 +134,15 @@ async fn adopt(site: &Site<'_>, link: &Link, uid: Uid, name: &UniqueName) -> Res
         let maildir = std::sync::Arc::clone(&site.maildir);
         match tokio::task::spawn_blocking(move || maildir.key(&file)).await? {
             Ok(keyed) => {
-                let key: ContentKey = keyed.key;
+                let keys = keyed.keys;
                 let downloading = matches!(link.state, LinkState::Downloading { .. });
-                if downloading && content.is_some_and(|promised| promised != key) {
+                if downloading && content.is_some_and(|promised| !keys.is(promised)) {
                     tracing::warn!(mailbox = %site.mailbox.name, %name, "another message took the name of a download");
                     return Ok(Adoption::Foreign);
                 }
                 // A file that is not what was sent is looked at again under its own name.
-                inode = content.is_none_or(|known| known == key).then_some(keyed.inode);
-                content = content.or(Some(key));
+                inode = content.is_none_or(|known| keys.is(known)).then_some(keyed.inode);
+                content = content.or(Some(keys.whole));
                 internal_date = internal_date.or(Some(keyed.internal_date));
             }
             Err(error) => {

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Place, Site};
-use crate::db::NewLink;
+use crate::db::{self, NewLink, Tx};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::observe::raw_name;
-use crate::engine::op::{Op, Planned};
+use crate::engine::op::{Op, Planned, Why};
 use crate::imap::Session;
-use crate::maildir::RemoveJob;
-use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, SkipReason, Uid, UidSet};
+use crate::maildir::{FileRef, RemoveJob};
+use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, SkipReason, Uid, UidSet, UniqueName};
 
 /// Returns the row of a message that stays on the server, though it has no file any more.
 pub(super) fn kept_there(link: &Link) -> Option<Link> {
@@ -42,7 +42,9 @@ pub(super) async fn move_there(
             outcome.left = true;
             continue;
         };
-        let intents = intend_moves(site, target, &ops).await?;
+        let respelled = respell(site, target, &ops).await?;
+        let flags_of = |name: &UniqueName, shown: &Flags| respelled.get(name).unwrap_or(shown).clone();
+        let intents = intend_moves(site, target, &ops, &flags_of).await?;
         let uids: UidSet = ops.iter().filter_map(|p| moved_uid(&p.op)).collect();
         let moved: BTreeMap<Uid, Uid> = match session.move_to(&uids, &raw_name(&target.mailbox)).await {
             Ok(pairs) => pairs.into_iter().collect(),
@@ -64,7 +66,7 @@ pub(super) async fn move_there(
                 }
                 continue;
             };
-            let Some(flags) = carried_flags(link, flags) else { continue };
+            let Some(flags) = carried_flags(link, &flags_of(name, flags)) else { continue };
             let state = LinkState::Synced { uid: *new_uid, name: name.clone(), flags };
             writes.push((link.id, Link { id: into, state, inode: None, ..link.clone() }, site.entry(planned, None)));
         }
@@ -91,7 +93,7 @@ pub(super) async fn move_there(
 ///
 /// The letters of keywords are those of the maildir that the file came from, and mean something else here, or nothing.
 /// What they seem to say is put into the base: so it is no change, and the keywords come back from the server.
-fn carried_flags(link: &Link, shown: &Flags) -> Option<Flags> {
+pub(super) fn carried_flags(link: &Link, shown: &Flags) -> Option<Flags> {
     match &link.state {
         LinkState::Synced { flags, .. } => Some(Flags::from_parts(flags.bits(), shown.keywords().cloned())),
         LinkState::Downloading { .. } | LinkState::Uploading { .. } | LinkState::Skipped { .. } => None,
@@ -105,34 +107,43 @@ fn moved_uid(op: &Op) -> Option<Uid> {
     }
 }
 
-async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Result<Vec<LinkId>, Error> {
+/// Gives the files of messages that have keywords the letters of the maildir that they are in now.
+async fn respell(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Result<BTreeMap<UniqueName, Flags>, Error> {
+    let had = ops.iter().filter_map(|planned| {
+        let Op::Move { link, name, .. } = &planned.op else { return None };
+        let LinkState::Synced { flags, .. } = &site.base.get(link)?.state else { return None };
+        flags.keywords().next().is_some().then(|| (name.clone(), flags.clone()))
+    });
+    let had: BTreeMap<UniqueName, Flags> = had.collect();
+    let (from, into) = (Arc::clone(&site.maildir), Arc::clone(&target.maildir));
+    Ok(tokio::task::spawn_blocking(move || into.respell(&from, &had)).await??)
+}
+
+async fn intend_moves(
+    site: &Site<'_>,
+    target: &Place,
+    ops: &[Planned],
+    flags_of: &impl Fn(&UniqueName, &Flags) -> Flags,
+) -> Result<Vec<LinkId>, Error> {
     // Nothing that is in the target now can be the message: its number there will be the next, or a later one.
     let uid_next = target.mailbox.cursor.map_or(Uid::MIN, |cursor| cursor.uid_next);
-    let (mailbox, since) = (target.mailbox.id, site.pass.now());
+    let since = site.pass.now();
     let rows: Vec<(Option<LinkId>, NewLink)> = ops
         .iter()
         .filter_map(|planned| {
             let Op::Move { link, into, name, flags, .. } = &planned.op else { return None };
             let link = site.base.get(link)?;
-            let state =
-                LinkState::Uploading { name: name.clone(), flags: carried_flags(link, flags)?, uid_next, since };
+            let state = LinkState::Uploading {
+                name: name.clone(),
+                flags: carried_flags(link, &flags_of(name, flags))?,
+                uid_next,
+                since,
+            };
             let (content, internal_date) = (link.content, link.internal_date);
             Some((*into, NewLink { state, content, internal_date, inode: None }))
         })
         .collect();
-    let write = site.pass.commit(move |tx| {
-        rows.iter()
-            .map(|(into, new)| match into {
-                Some(id) => {
-                    let NewLink { state, content, internal_date, inode } = new.clone();
-                    tx.set_link(&Link { id: *id, state, content, internal_date, inode })?;
-                    Ok(*id)
-                }
-                None => tx.insert_link(mailbox, new),
-            })
-            .collect()
-    });
-    write.await
+    site.pass.commit(write_intents(target, rows)).await
 }
 
 /// Carries out `Follow`. The intent is a download into the target under the file's name; its content tells later
@@ -145,17 +156,18 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
         };
         let mut jobs = Vec::new();
         for planned in ops {
-            let Op::Follow { link, name, uid, .. } = &planned.op else { continue };
-            match (site.file(name), site.base.get(link).cloned()) {
-                (Some(file), Some(link)) => jobs.push((planned.clone(), file, link, *uid)),
+            let Op::Follow { link, name, into, uid, .. } = &planned.op else { continue };
+            let found = (site.file(name), site.base.get(link));
+            match found {
+                (Some(file), Some(link)) => match intent(link, name, *uid, foreign_flags(site, &planned, name)) {
+                    Some(intent) => jobs.push(Job { file, link: link.clone(), into: *into, intent, planned }),
+                    None => outcome.left = true,
+                },
                 _ => outcome.left = true,
             }
         }
-        let rows: Vec<NewLink> = jobs.iter().filter_map(|(_, _, link, uid)| intent(link, *uid)).collect();
-        let mailbox = target.mailbox.id;
-        let ids: Result<Vec<LinkId>, _> =
-            site.pass.commit(move |tx| rows.iter().map(|row| tx.insert_link(mailbox, row)).collect()).await;
-        let ids = match ids {
+        let rows: Vec<(Option<LinkId>, NewLink)> = jobs.iter().map(|job| (job.into, job.intent.clone())).collect();
+        let ids = match site.pass.commit(write_intents(target, rows)).await {
             Ok(ids) => ids,
             Err(error) => {
                 // A file of that name is known there already: the message is downloaded instead, by the next round.
@@ -165,14 +177,14 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
             }
         };
         let (from, into) = (Arc::clone(&site.maildir), Arc::clone(&target.maildir));
-        let moves: Vec<_> = jobs.iter().map(|(_, file, ..)| RemoveJob { file: file.clone(), inode: None }).collect();
+        let moves: Vec<_> = jobs.iter().map(|job| RemoveJob { file: job.file.clone(), inode: None }).collect();
         let results = tokio::task::spawn_blocking(move || from.move_to(&moves, &into)).await??;
         let mut writes = Vec::new();
-        for (((planned, _, link, uid), id), result) in jobs.into_iter().zip(ids).zip(results) {
-            let LinkState::Synced { flags, .. } = &link.state else { continue };
+        for ((Job { planned, link, intent, .. }, id), result) in jobs.into_iter().zip(ids).zip(results) {
+            let LinkState::Downloading { uid, flags, .. } = intent.state else { continue };
             match result {
                 Ok(located) => {
-                    let state = LinkState::Synced { uid, name: located.file.unique(), flags: flags.clone() };
+                    let state = LinkState::Synced { uid, name: located.file.unique(), flags };
                     let new = Link { id, state, inode: Some(located.inode), ..link.clone() };
                     writes.push((link.id, new, site.entry(&planned, None)));
                 }
@@ -198,8 +210,44 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
     Ok(())
 }
 
-fn intent(link: &Link, uid: Uid) -> Option<NewLink> {
-    let LinkState::Synced { name, flags, .. } = &link.state else { return None };
-    let state = LinkState::Downloading { uid, name: name.clone(), flags: flags.clone() };
+/// A file that follows its message.
+struct Job {
+    planned: Planned,
+    file: FileRef,
+    link: Link,
+    into: Option<LinkId>,
+    intent: NewLink,
+}
+
+/// Returns the flags that a file shows, if it came here from another maildir: its letters are not of this one.
+pub(super) fn foreign_flags(site: &Site<'_>, planned: &Planned, name: &UniqueName) -> Option<Flags> {
+    let shown = || Some(site.scan.as_ref()?.get(name)?.flags);
+    if planned.why == Why::MovedOnBoth { shown() } else { None }
+}
+
+fn intent(link: &Link, name: &UniqueName, uid: Uid, foreign: Option<Flags>) -> Option<NewLink> {
+    let (LinkState::Synced { flags, .. } | LinkState::Uploading { flags, .. }) = &link.state else { return None };
+    let flags = foreign.and_then(|shown| carried_flags(link, &shown)).unwrap_or_else(|| flags.clone());
+    let state = LinkState::Downloading { uid, name: name.clone(), flags };
     Some(NewLink { state, content: link.content, internal_date: link.internal_date, inode: None })
+}
+
+/// Writes rows into the target of a move: in place of those that stand for the message there, or new ones.
+fn write_intents(
+    target: &Place,
+    rows: Vec<(Option<LinkId>, NewLink)>,
+) -> impl FnOnce(&Tx<'_>) -> Result<Vec<LinkId>, db::Error> + Send + use<> {
+    let mailbox = target.mailbox.id;
+    move |tx| {
+        rows.into_iter()
+            .map(|(into, new)| match into {
+                Some(id) => {
+                    let NewLink { state, content, internal_date, inode } = new;
+                    tx.set_link(&Link { id, state, content, internal_date, inode })?;
+                    Ok(id)
+                }
+                None => tx.insert_link(mailbox, &new),
+            })
+            .collect()
+    }
 }

@@ -69,6 +69,10 @@ pub(super) async fn upload(
         if batch.is_empty() {
             continue;
         }
+        // A mail reader need not have made them so; but the base is going to say that they are there.
+        let files: Vec<FileRef> = batch.iter().map(|ready| ready.file.clone()).collect();
+        let maildir = Arc::clone(&site.maildir);
+        tokio::task::spawn_blocking(move || maildir.make_durable(&files)).await??;
         let ids = intend(site, session, &batch).await?;
         append(site, session, batch, ids).await?;
     }

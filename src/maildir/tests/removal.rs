@@ -64,11 +64,11 @@ fn a_graveyard_on_another_disk_gets_verified_copies() {
     let (buried, file) = graveyard.find(&at.inbox_name(), &written.file.unique()).unwrap().unwrap();
     assert!(buried.path().starts_with(disk.path()) && file == done.file);
     let keyed = buried.key(&file).unwrap();
-    assert_eq!((keyed.key, keyed.internal_date, keyed.inode), (written.key, 1_000_000_000, done.inode));
+    assert_eq!((keyed.keys.whole, keyed.internal_date, keyed.inode), (written.key, 1_000_000_000, done.inode));
     assert_eq!(buried.path_of(&file).metadata().unwrap().mode() & 0o7777, 0o600);
     // And back again.
     let back = graveyard.put_back(&at.inbox_name(), &written.file.unique(), &at.inbox).unwrap().unwrap().unwrap();
-    assert_eq!(at.inbox.key(&back.file).unwrap().key, written.key);
+    assert_eq!(at.inbox.key(&back.file).unwrap().keys.whole, written.key);
     assert_eq!(files(buried.path()), ["dovecot-keywords"]);
 }
 
@@ -79,7 +79,7 @@ fn a_full_graveyard_removes_nothing() {
     let written = deliver(&at.inbox, "1.a", "", &[b'x'; 300_000]);
     let error = at.inbox.remove(&[expected(&written)], &graveyard, &at.inbox_name()).unwrap_err();
     assert!(matches!(error, Error::NoSpace { .. }), "{error}");
-    assert_eq!(at.inbox.key(&written.file).unwrap().key, written.key);
+    assert_eq!(at.inbox.key(&written.file).unwrap().keys.whole, written.key);
     assert_eq!(files(disk.path()), Vec::<String>::new());
 }
 
@@ -125,7 +125,7 @@ fn a_moved_message_keeps_its_name_flags_and_inode() {
     assert_ne!(done[2].file.unique(), moved[2].file.unique());
     for (written, located) in moved.iter().zip(&done) {
         assert_eq!((&written.flags, written.inode), (&located.flags, located.inode));
-        assert_eq!(target.key(&located.file).unwrap().key, written.key);
+        assert_eq!(target.key(&located.file).unwrap().keys.whole, written.key);
     }
     assert_eq!((at.inbox.scan().unwrap().len(), target.scan().unwrap().len()), (0, 5));
 }
