@@ -325,7 +325,7 @@ fn a_refused_token_is_renewed_once_and_then_the_user_is_asked() {
     assert_eq!((scene.renewals(), scene.sign_ins()), (2, 2));
     assert_eq!(scene.mail.fired(), ["AUTHENTICATE answer"]);
 
-    scene.mail.take_commands();
+    drop(scene.mail.take_commands());
     scene.mail.inject("AUTHENTICATE", When::Every, Fault::Answer("NO AUTHENTICATE failed.".to_owned()));
     let output = scene.sync(3);
     assert_eq!((scene.renewals(), scene.sign_ins()), (4, 2));
@@ -376,7 +376,7 @@ fn a_session_is_not_used_again_when_its_token_is_old() {
     let usual = scene.sign_ins();
     // Old at once.
     scene.oauth.lock().lifetime = 0;
-    scene.mail.take_commands();
+    drop(scene.mail.take_commands());
     scene.mail.state().append("INBOX", b"Subject: two\r\n\r\nbody\r\n", &[], 1_700_000_000);
     scene.sync(0);
     scene.account.assert_equal(Remote::Sim(&scene.mail));
