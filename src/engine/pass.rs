@@ -49,6 +49,8 @@ pub(super) struct Pass<'a> {
     quiet_since: Cell<Instant>,
     /// How many commits said that something was done.
     effects: Cell<u64>,
+    /// A session ended in this round because its token ran out.
+    pub(super) ran_out: Cell<bool>,
     /// In how many rounds something was left, since it may be half of a move.
     pub(super) hesitations: Cell<u32>,
 }
@@ -116,12 +118,13 @@ async fn sync_with(
         db,
         root,
         graveyard: Arc::new(Graveyard::open(&options.state_dir, &account.name)),
-        pool: Pool::new(account, connect(account, &options.state_dir)),
+        pool: Pool::new(account, connect(account, &options.state_dir), &options.state_dir)?,
         progress,
         ledger: Ledger::default(),
         touched: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
         effects: Cell::new(0),
+        ran_out: Cell::new(false),
         hesitations: Cell::new(0),
     };
     let mut stop = options.stop.clone();
@@ -311,17 +314,27 @@ impl Pass<'_> {
 
     /// Goes round until everything is agreed; returns whether anything was done.
     async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<bool, Error> {
-        let (mut wanted, mut did_ever, mut pauses) = (None, false, 0);
-        for round in 0..ROUNDS {
-            let RoundEnd { left, did, waiting, hesitated } =
-                self.round(round, wanted.as_ref(), cautious, unite).await?;
+        let (mut wanted, mut did_ever, mut pauses, mut counted) = (None, false, 0, 0);
+        for round in 0.. {
+            let end = self.round(round, wanted.as_ref(), cautious, unite).await;
+            let worked = matches!(&end, Ok(end) if end.did);
+            // A round that a session ended which ran out is an hour's work, and no sign that the next one does nothing.
+            let ran_out = self.ran_out.take();
+            counted += u32::from(!(ran_out && worked));
+            let RoundEnd { left, did, waiting, hesitated } = match end {
+                Err(error) if error.is_expected() && counted < ROUNDS => {
+                    did_ever = true;
+                    continue;
+                }
+                end => end?,
+            };
             did_ever |= did;
             let mut next = left;
             next.extend(self.touched.take());
-            if self.options.dry_run || next.is_empty() {
+            if self.options.dry_run || next.is_empty() || counted == ROUNDS {
                 break;
             }
-            if !did && !cautious && !hesitated {
+            if !did && !cautious && !hesitated && !ran_out {
                 if waiting {
                     self.wait_for_appends().await;
                 } else if pauses == PAUSES {
@@ -376,6 +389,9 @@ impl Pass<'_> {
             .await?;
         for (mailbox, count) in skipped {
             self.ledger.skipped(&mailbox, count);
+        }
+        if let Some(text) = self.pool.complaint().await {
+            self.account_problem(text, None);
         }
         Ok(self.ledger.outcome())
     }

@@ -135,6 +135,13 @@ impl Pass<'_> {
 
     /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
     async fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
+        if error.is_expected() {
+            tracing::info!(account = self.account.name, %mailbox, %error, "goes on with a new session");
+            left.insert(mailbox.clone());
+            self.ran_out.set(true);
+            self.set_state(mailbox, MailboxState::Partial);
+            return Ok(());
+        }
         self.write_down_failure(mailbox, &error).await;
         if error.is_for_account() {
             return Err(error);
