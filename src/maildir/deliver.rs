@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::content::{self, Failure};
 use super::error::failed;
 use super::name::{as_path, spell};
+use super::witness::Way;
 use super::{Error, FileRef, Keywords, LineEndings, Maildir, Source, sys};
 use crate::model::{ContentKey, Flags, Place, UniqueName};
 
@@ -138,6 +139,7 @@ impl<'a> Delivery<'a> {
             let (tmp, place) = (self.maildir.tmp.as_fd(), self.maildir.place(draft.target.place));
             match sys::rename(tmp, draft.name.as_bytes(), place, draft.target.file_name()) {
                 Ok(()) => {
+                    self.maildir.note(draft.target.place, Way::Came, draft.target.file_name());
                     touched.insert(draft.target.place);
                 }
                 Err(Errno::EXIST) => taken.push(draft.name.clone()),

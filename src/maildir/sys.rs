@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
@@ -98,6 +99,13 @@ pub(super) fn list(directory: BorrowedFd<'_>, mut each: impl FnMut(Listed<'_>)) 
         each(Listed { name: name.to_bytes(), inode: entry.ino(), kind });
     }
     Ok(())
+}
+
+/// Reads the beginning of a directory, for no other purpose than to wait for those who are changing it at this moment.
+pub(super) fn wait_for_changes(directory: BorrowedFd<'_>) -> Result<()> {
+    let own = fs::openat(directory, ".", DIRECTORY, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 512];
+    RawDir::new(&own, &mut buffer).next().transpose().map(|_| ())
 }
 
 /// Renames, unless something is already there.
