@@ -164,7 +164,7 @@ impl Maildir {
         let source = fs::openat(self.place(from.place), from.file_name(), sys::FILE, Mode::empty());
         let source = File::from(source.map_err(failed("open", &self.path_of(from)))?);
         let draft = to.unique();
-        let mut copy = target.draft(&draft)?;
+        let (mut copy, _) = target.draft(&draft)?;
         let copied = copy_file(&source, &mut copy).map_err(failed("copy a message to", &path)).and_then(|inode| {
             let (tmp, place) = (target.tmp.as_fd(), target.place(to.place));
             sys::rename(tmp, draft.as_bytes(), place, to.file_name()).map_err(failed("move a copy to", &path))?;

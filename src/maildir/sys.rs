@@ -138,11 +138,14 @@ pub(super) fn rename_directory(from: BorrowedFd<'_>, old: &[u8], to: BorrowedFd<
     }
 }
 
-/// Makes a new file with mode 0600, whatever the umask.
-pub(super) fn create(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File> {
+/// Makes a new file with mode 0600, whatever the umask; returns also its inode number.
+pub(super) fn create(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(File, u64)> {
     let file = File::from(fs::openat(directory, name, NEW_FILE, FILE_MODE)?);
-    fs::fchmod(&file, FILE_MODE)?;
-    Ok(file)
+    let stat = fs::fstat(&file)?;
+    if Mode::from_raw_mode(stat.st_mode) != FILE_MODE {
+        fs::fchmod(&file, FILE_MODE)?;
+    }
+    Ok((file, stat.st_ino))
 }
 
 /// Returns what is in a small regular file, or `None` if it is not there.
@@ -173,7 +176,7 @@ pub(super) fn replace_small(directory: BorrowedFd<'_>, name: &str, bytes: &[u8])
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut file = create(directory, draft.as_bytes())?;
+    let (mut file, _) = create(directory, draft.as_bytes())?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     let renamed = written.and_then(|()| Ok(fs::renameat(directory, &draft, directory, name)?));
     if let Err(error) = renamed {
