@@ -7,6 +7,7 @@ use super::contact::contact;
 use super::flags::Mask;
 use super::moves::Part;
 use super::observe::{self, Observed, Scanned, is_agreed_local, is_agreed_remote, is_void, raw_name};
+use super::op::Planned;
 use super::pass::Pass;
 use super::plan::{Answer, Policy, plan};
 use super::reuse::gives_uids_again;
@@ -14,7 +15,7 @@ use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{HoldCause, Mailbox};
 use crate::imap::{Seen, Session};
-use crate::maildir::{Maildir, Stamp};
+use crate::maildir::{Located, Maildir, Scan, Stamp};
 use crate::model::{
     ContentKey, Cursor, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, MailboxId, Remote, RemoteEvidence,
     Uid, UidSet, UniqueName,
@@ -46,6 +47,8 @@ pub(super) struct Examined {
     pub observed: Option<Observed>,
     /// What was seen here, if it was looked at.
     pub scanned: Option<Scanned>,
+    /// If it was not: where the files are that the plan is about.
+    pub located: BTreeMap<UniqueName, Located>,
     /// The flags that the server keeps.
     pub remote_mask: Mask,
     /// The flags that the maildir keeps.
@@ -62,6 +65,54 @@ pub(super) struct Examined {
     pub gone: bool,
     /// What its summary says.
     pub notes: Vec<String>,
+}
+
+/// What is known of the files of a mailbox that ops are about.
+#[derive(Clone, Copy)]
+pub(super) enum Files<'a> {
+    /// All that there are.
+    All(&'a Scan),
+    /// Those that the ops need.
+    Some(&'a BTreeMap<UniqueName, Located>),
+}
+
+impl Files<'_> {
+    /// Returns what was seen of a file.
+    pub(super) fn get(&self, name: &UniqueName) -> Option<Located> {
+        match self {
+            Self::All(scan) => {
+                let found = scan.get(name)?;
+                Some(Located { file: found.file(), flags: found.flags, inode: found.inode })
+            }
+            Self::Some(located) => located.get(name).cloned(),
+        }
+    }
+
+    /// Returns the stamp of the listing that named all files.
+    pub(super) fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Self::All(scan) => Some(scan.stamp),
+            Self::Some(_) => None,
+        }
+    }
+}
+
+impl Examined {
+    /// Returns what is known of its files.
+    pub(super) fn files(&self) -> Files<'_> {
+        match &self.scanned {
+            Some(scanned) => Files::All(&scanned.scan),
+            None => Files::Some(&self.located),
+        }
+    }
+
+    /// Returns the stamp that stands for what is known of the maildir, if it was complete.
+    pub(super) fn known_stamp(&self) -> Option<Stamp> {
+        match &self.scanned {
+            Some(scanned) => scanned.doubt.is_none().then_some(scanned.scan.stamp),
+            None => self.mailbox.stamp.map(Stamp::from_numbers),
+        }
+    }
 }
 
 /// Looks at both sides of a mailbox and plans; `None` if nothing changed on either.
@@ -141,10 +192,9 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         None => Mask::all(),
     };
     let remote_mask = Mask { known: selected.permanent.clone(), any_keyword: selected.any_keyword };
-    let touches_links =
-        observed.as_ref().is_some_and(|o| !o.remote.messages.is_empty() || o.remote.gone.iter().len() > 0);
+    // Where the stamp says that nothing changed, the files are as the base has them, and the ops look at theirs.
     let scanned = match &maildir {
-        Some(maildir) if look_here || touches_links || fresh || !pending.is_empty() => {
+        Some(maildir) if look_here || fresh || !pending.is_empty() => {
             let read = match early {
                 // Rows that were made anew meanwhile are not those that were read.
                 Some(read) if !fresh => read.await??,
@@ -173,6 +223,10 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     };
     let planned = plan(remote, local, &base, &answers, &policy);
     let notes = notes(observed.as_ref(), scanned.as_ref());
+    let located = match &maildir {
+        Some(maildir) if scanned.is_none() => locate(Arc::clone(maildir), &planned, &base).await?,
+        Some(_) | None => BTreeMap::new(),
+    };
     let part = Part {
         name: mailbox.name.clone(),
         plan: planned,
@@ -186,6 +240,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         part,
         observed,
         scanned,
+        located,
         remote_mask,
         local_mask,
         push: policy.push,
@@ -282,6 +337,7 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
         part,
         observed: None,
         scanned,
+        located: BTreeMap::new(),
         remote_mask: Mask::all(),
         local_mask: Mask::all(),
         push: true,
@@ -291,6 +347,25 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
         gone: true,
         notes,
     }))
+}
+
+/// Looks at the files that a plan is about, in a maildir that was not scanned.
+async fn locate(
+    maildir: Arc<Maildir>,
+    plan: &[Planned],
+    base: &[Link],
+) -> Result<BTreeMap<UniqueName, Located>, Error> {
+    let about: BTreeSet<LinkId> = plan.iter().filter_map(|planned| planned.op.link()).collect();
+    let links = base.iter().filter(|link| about.contains(&link.id));
+    let named = links.filter_map(|link| match &link.state {
+        LinkState::Synced { name, flags, .. } => Some((name.clone(), flags.clone())),
+        LinkState::Downloading { .. } | LinkState::Uploading { .. } | LinkState::Skipped { .. } => None,
+    });
+    let wanted: BTreeMap<UniqueName, Flags> = named.collect();
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    Ok(tokio::task::spawn_blocking(move || maildir.locate(&wanted)).await??)
 }
 
 /// Returns the flags and keywords that a maildir can hold.
@@ -414,7 +489,14 @@ pub(super) struct Outcome {
 }
 
 /// Moves the cursor and the stamp of a mailbox if everything that was seen is agreed; returns whether it is complete.
-pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome) -> Result<bool, Error> {
+///
+/// `witnessed` is the stamp of the maildir after all that was done in it, if nobody else did anything meanwhile.
+pub(super) async fn settle(
+    pass: &Pass<'_>,
+    examined: Examined,
+    outcome: Outcome,
+    witnessed: Option<Stamp>,
+) -> Result<bool, Error> {
     let Examined { mailbox, observed, scanned, remote_mask, local_mask, push, waiting, notes, .. } = examined;
     let id = mailbox.id;
     let (now, clock) = (pass.now(), std::time::SystemTime::now());
@@ -443,6 +525,7 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
                 // An unsettled stamp could miss a change in the same tick of the clock.
                 row.stamp = s.scan.stamp.settled(clock).then(|| s.scan.stamp.to_numbers());
             }
+            let agreed_here = here;
             let counts = tx.count(id)?;
             let unfinished = counts.downloading + counts.uploading > 0;
             // What a backup has beyond the server is its own, and is looked at again each time.
@@ -450,6 +533,9 @@ pub(super) async fn settle(pass: &Pass<'_>, examined: Examined, outcome: Outcome
             let complete = there && here && !unfinished && !waiting && !outcome.left && !outcome.failed;
             if complete {
                 row.last_complete = Some(now);
+                if let Some(stamp) = witnessed.filter(|_| agreed_here) {
+                    row.stamp = Some(stamp.to_numbers());
+                }
             }
             row.problem = if complete { notes } else { problems };
             // Else nothing would look again and take the words back.

@@ -26,6 +26,18 @@ struct Work {
     outcome: Outcome,
 }
 
+impl Work {
+    /// Lets the maildir be witnessed, so that what is done in it need not be listed by the next pass. To account for a
+    /// change costs about as much as to list a file.
+    fn begin_witness(&self) {
+        let (changes, one) = (self.adds.len() + self.removals.len(), &self.examined);
+        let there = one.mailbox.cursor.map_or(0, |cursor| cursor.messages as usize);
+        if let (Some(maildir), Some(stamp), true) = (&one.maildir, one.known_stamp(), changes < there.max(256) / 4) {
+            maildir.begin_witness(stamp);
+        }
+    }
+}
+
 /// How a round ended.
 pub(super) struct RoundEnd {
     /// Mailboxes that the next round is to look at.
@@ -94,6 +106,7 @@ impl Pass<'_> {
                 })
                 .await?;
         }
+        works.iter().for_each(Work::begin_witness);
         let before = self.effects();
 
         let adds = stream::iter(works.into_iter().map(|mut work| async {
@@ -262,7 +275,11 @@ impl Pass<'_> {
             // Its row goes when nothing of it is left that was not carried out.
             !wants_more && !failed && mailboxes::bury(self, examined).await?
         } else {
-            settle(self, examined, outcome).await?
+            let witnessed = match examined.maildir.clone() {
+                Some(maildir) => tokio::task::spawn_blocking(move || maildir.end_witness()).await?,
+                None => None,
+            };
+            settle(self, examined, outcome, witnessed).await?
         };
         if !complete && !failed && (wants_more || did || moving) {
             left.insert(name.clone());

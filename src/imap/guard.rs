@@ -25,7 +25,8 @@ use zeroize::Zeroize;
 
 use super::Body;
 use super::parse::Cursor;
-use super::wire::is_one_answer;
+use super::plain::{self, MARKER};
+use super::wire::{Fetch, is_one_answer};
 
 /// A line without its literals; a SEARCH result of 500,000 UIDs has 4 MiB. Before sign-in the server has no reason to
 /// send more than capabilities.
@@ -64,6 +65,8 @@ pub(super) struct Beside {
     pub(super) line: Vec<u8>,
     /// The literals of a FETCH, in the order of their markers.
     pub(super) literals: Vec<Body>,
+    /// The whole of a FETCH that async-imap was not needed for: it has no skeleton.
+    pub(super) fetch: Option<Box<Fetch>>,
 }
 
 /// How an answer is treated.
@@ -195,8 +198,16 @@ impl<S> Guard<S> {
         (self.received, self.sent)
     }
 
-    /// Reads on in the input; true when an answer is complete and its skeleton in the output.
-    fn take(&mut self) -> Result<bool, Fault> {
+    /// Takes the FETCH that comes next, if it was read already.
+    pub(super) fn take_fetch(&mut self) -> Option<Box<Fetch>> {
+        let fetch = self.beside.front_mut()?.fetch.take()?;
+        self.beside.pop_front();
+        Some(fetch)
+    }
+
+    /// Reads on in the input; true when an answer is complete and its skeleton in the output. A `plain` FETCH has no
+    /// skeleton.
+    fn take(&mut self, plain: bool) -> Result<bool, Fault> {
         if self.frame.literal.is_some() {
             self.take_literal()?;
             return Ok(false);
@@ -222,9 +233,9 @@ impl<S> Guard<S> {
         match kind {
             Kind::Fetch | Kind::Data => match literal(&frame.line[frame.segment..]) {
                 Some((length, size)) => self.begin_literal(kind, length, size).map(|()| false),
-                None => Ok(self.finish(kind)),
+                None => Ok(self.finish(kind, plain)),
             },
-            Kind::Number | Kind::Status | Kind::Continue => Ok(self.finish(kind)),
+            Kind::Number | Kind::Status | Kind::Continue => Ok(self.finish(kind, plain)),
         }
     }
 
@@ -245,7 +256,7 @@ impl<S> Guard<S> {
                 return Err(Fault::Limit("a message has too many literals"));
             }
             frame.line.truncate(frame.line.len() - length);
-            frame.line.extend_from_slice(marker(frame.literals.len()).as_bytes());
+            put_marker(&mut frame.line, frame.literals.len());
             if frame.in_memory + size > MAX_MEMORY {
                 Sink::File(unnamed_file(&self.spool_dir).map_err(Fault::Spool)?)
             } else {
@@ -289,8 +300,19 @@ impl<S> Guard<S> {
     }
 
     /// Hands out the answer: its skeleton to async-imap, the rest beside. Always true.
-    fn finish(&mut self, kind: Kind) -> bool {
+    fn finish(&mut self, kind: Kind, plain: bool) -> bool {
         let Frame { mut line, mut literals, .. } = std::mem::take(&mut self.frame);
+        if plain
+            && kind == Kind::Fetch
+            && line.len() <= MAX_FETCH_LINE
+            && let Some(fetch) = plain::fetch(&line, &mut literals)
+        {
+            self.beside.push_back(Beside { fetch: Some(Box::new(fetch)), ..Beside::default() });
+            // The next answer is about as long.
+            line.clear();
+            self.frame.line = line;
+            return true;
+        }
         let begin = self.output.len();
         match kind {
             Kind::Fetch | Kind::Number => {
@@ -300,7 +322,7 @@ impl<S> Guard<S> {
                     self.output.extend_from_slice(b"\r\n");
                 }
                 if is_one_answer(&self.output[begin..]) {
-                    self.beside.push_back(Beside { line: Vec::new(), literals });
+                    self.beside.push_back(Beside { literals, ..Beside::default() });
                     return true;
                 }
                 self.output.truncate(begin);
@@ -321,7 +343,7 @@ impl<S> Guard<S> {
             }
             Kind::Data => self.output.extend_from_slice(b"* OK [X-RAW]\r\n"),
         }
-        self.beside.push_back(Beside { line, literals });
+        self.beside.push_back(Beside { line, literals, fetch: None });
         true
     }
 }
@@ -346,6 +368,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
         self.received += count as u64;
         self.activity = Instant::now();
         Poll::Ready(Ok(count))
+    }
+
+    /// Reads until an answer is there, and sends what is queued while it waits. What has no [`Self::take_fetch`] then is
+    /// for async-imap.
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.beside.is_empty() && self.at < self.end {
+                self.take(true).map_err(|fault| self.fail(fault))?;
+            }
+            if !self.beside.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            // That sending failed matters less than what the server may still have to say about it.
+            let _ = self.poll_send(cx);
+            ready!(self.poll_input(cx))?;
+        }
+    }
+
+    /// Keeps the reason why reading failed, and returns what async-imap is told.
+    fn fail(&mut self, fault: Fault) -> io::Error {
+        self.fault.get_or_insert(fault);
+        io::ErrorKind::InvalidData.into()
     }
 
     /// Sends what is queued.
@@ -399,14 +443,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Guard<S> {
             this.output.clear();
             this.given = 0;
             while this.at < this.end && this.output.len() < OUTPUT {
-                match this.take() {
+                match this.take(false) {
                     // Large literals are handed out before more of them are read.
                     Ok(true) if this.beside.back().is_some_and(|b| !b.literals.is_empty()) => break,
                     Ok(_) => {}
-                    Err(fault) => {
-                        this.fault.get_or_insert(fault);
-                        return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-                    }
+                    Err(fault) => return Poll::Ready(Err(this.fail(fault))),
                 }
             }
             if this.output.is_empty() {
@@ -491,9 +532,11 @@ fn uid(line: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Returns what stands for a literal. A quoted string cannot hold a NUL, so a server cannot forge one.
-fn marker(index: usize) -> String {
-    format!("{{3}}\r\n\0{index:02}")
+/// Appends what stands for a literal. A quoted string cannot hold a NUL, so a server cannot forge one.
+fn put_marker(line: &mut Vec<u8>, index: usize) {
+    line.extend_from_slice(MARKER);
+    // At most `MAX_LITERALS`.
+    line.extend([index / 10, index % 10].map(|digit| b'0' + digit as u8));
 }
 
 /// Makes a FETCH harmless; false if it has too many levels or strings, or a UID that is none.
@@ -509,8 +552,9 @@ fn make_safe(line: &mut Vec<u8>, literals: &mut Vec<Body>) -> bool {
                 let mut cursor = Cursor(&line[at..]);
                 let (Some(text), true) = (cursor.string(), literals.len() < MAX_LITERALS) else { return false };
                 let end = line.len() - cursor.0.len();
-                let marker = marker(literals.len());
-                line.splice(at..end, marker.bytes());
+                let mut marker = Vec::new();
+                put_marker(&mut marker, literals.len());
+                line.splice(at..end, marker.iter().copied());
                 literals.push(Body::Memory(text));
                 at += marker.len() - 1;
             }

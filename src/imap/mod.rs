@@ -22,6 +22,7 @@ mod moves;
 mod name;
 mod observe;
 mod parse;
+mod plain;
 mod quirks;
 mod select;
 mod session;

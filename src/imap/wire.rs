@@ -110,12 +110,8 @@ impl Wire {
     pub(super) async fn next(&mut self) -> Result<Answer, Error> {
         loop {
             let deadline = self.guard().activity() + self.timeout;
-            match timeout_at(deadline, self.client.read_response()).await {
-                Ok(Ok(Some(response))) => {
-                    let beside = self.client.get_mut().take_beside();
-                    return Ok(convert(response.parsed(), beside));
-                }
-                Ok(Ok(None)) => return Err(self.failure(&io::ErrorKind::UnexpectedEof.into())),
+            match timeout_at(deadline, self.answer()).await {
+                Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => return Err(self.failure(&error)),
                 Err(_) if self.is_stuck() => return Err(Error::TimedOut(self.timeout)),
                 Err(_) => {}
@@ -128,14 +124,19 @@ impl Wire {
     /// # Errors
     /// Those of [`Self::next`], but for the timeout.
     pub(super) async fn next_in_silence(&mut self) -> Result<Answer, Error> {
-        match self.client.read_response().await {
-            Ok(Some(response)) => {
-                let beside = self.client.get_mut().take_beside();
-                Ok(convert(response.parsed(), beside))
-            }
-            Ok(None) => Err(self.failure(&io::ErrorKind::UnexpectedEof.into())),
-            Err(error) => Err(self.failure(&error)),
+        self.answer().await.map_err(|error| self.failure(&error))
+    }
+
+    async fn answer(&mut self) -> io::Result<Answer> {
+        let guard = self.client.get_mut();
+        std::future::poll_fn(|cx| guard.poll_answer(cx)).await?;
+        if let Some(fetch) = guard.take_fetch() {
+            return Ok(Answer::Fetch(fetch));
         }
+        // Its skeleton is complete, so this does not wait, and nothing is lost if it is cancelled.
+        let response = self.client.read_response().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let beside = self.client.get_mut().take_beside();
+        Ok(convert(response.parsed(), beside))
     }
 
     /// Bytes may have moved without making an answer: a large body does that for minutes.
@@ -160,6 +161,17 @@ impl Wire {
 /// Tells whether imap-proto reads these bytes as exactly one answer.
 pub(super) fn is_one_answer(bytes: &[u8]) -> bool {
     imap_proto::Response::parse(bytes).is_ok_and(|(rest, _)| rest.is_empty())
+}
+
+/// Reads a FETCH with imap-proto, as all were.
+#[cfg(test)]
+pub(super) fn read_slowly(skeleton: &[u8], literals: Vec<Body>) -> Option<Fetch> {
+    let line = [skeleton, b"\r\n"].concat();
+    let (_, response) = imap_proto::Response::parse(&line).ok().filter(|(rest, _)| rest.is_empty())?;
+    match convert(&response, Beside { literals, ..Beside::default() }) {
+        Answer::Fetch(fetch) => Some(*fetch),
+        _ => None,
+    }
 }
 
 fn convert(skeleton: &imap_proto::Response<'_>, beside: Beside) -> Answer {

@@ -6,6 +6,7 @@ use std::fmt;
 use rustix::io::Errno;
 
 use super::error::failed;
+use super::witness::Way;
 use super::{Error, FileRef, Keywords, Maildir, name, sys};
 use crate::model::{FlagChange, Flags, Place, UniqueName};
 
@@ -149,7 +150,11 @@ impl Maildir {
         if after != *file {
             let (from, to) = (self.place(file.place), self.place(after.place));
             match sys::rename(from, file.file_name(), to, after.file_name()) {
-                Ok(()) => touched.extend([file.place, after.place]),
+                Ok(()) => {
+                    self.note(file.place, Way::Left, file.file_name());
+                    self.note(after.place, Way::Came, after.file_name());
+                    touched.extend([file.place, after.place]);
+                }
                 Err(Errno::NOENT) => return Ok(Err(Refused::Vanished)),
                 Err(Errno::EXIST) => return Ok(Err(Refused::Occupied)),
                 Err(Errno::NAMETOOLONG) => return Ok(Err(Refused::TooLong)),

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
 use rustix::fs::{self, AtFlags, Timespec, Timestamps};
 use rustix::io::Errno;
@@ -11,6 +10,7 @@ use rustix::io::Errno;
 use super::content::{self, Failure};
 use super::error::failed;
 use super::name::{as_path, spell};
+use super::witness::Way;
 use super::{Error, FileRef, Keywords, LineEndings, Maildir, Source, sys};
 use crate::model::{ContentKey, Flags, Place, UniqueName};
 
@@ -94,7 +94,7 @@ impl<'a> Delivery<'a> {
             false => FileRef::new(Place::Cur, &spell(name.as_bytes(), &letters, b"")),
         };
         let path = self.maildir.path_of(&target);
-        let file = self.maildir.draft(&name)?;
+        let (file, inode) = self.maildir.draft(&name)?;
         let time = Timespec { tv_sec: internal_date, tv_nsec: 0 };
         let written = content::write(body, self.line_endings, &file)
             .map_err(|failure| match failure {
@@ -104,10 +104,10 @@ impl<'a> Delivery<'a> {
             .and_then(|key| {
                 let times = Timestamps { last_access: time, last_modification: time };
                 fs::futimens(&file, &times).map_err(failed("set the time of", &path))?;
-                Ok((key, file.metadata().map_err(failed("look at", &path))?.ino()))
+                Ok(key)
             });
         match written {
-            Ok((key, inode)) => {
+            Ok(key) => {
                 self.drafts.push(Draft { name, file, target: target.clone() });
                 Ok(Written { key, inode, flags: self.keywords.read(&letters), file: target })
             }
@@ -138,6 +138,7 @@ impl<'a> Delivery<'a> {
             let (tmp, place) = (self.maildir.tmp.as_fd(), self.maildir.place(draft.target.place));
             match sys::rename(tmp, draft.name.as_bytes(), place, draft.target.file_name()) {
                 Ok(()) => {
+                    self.maildir.note(draft.target.place, Way::Came, draft.target.file_name());
                     touched.insert(draft.target.place);
                 }
                 Err(Errno::EXIST) => taken.push(draft.name.clone()),
@@ -163,8 +164,8 @@ impl Drop for Delivery<'_> {
 }
 
 impl Maildir {
-    /// Makes a file in `tmp/`.
-    pub(super) fn draft(&self, name: &UniqueName) -> Result<File, Error> {
+    /// Makes a file in `tmp/`; returns also its inode number.
+    pub(super) fn draft(&self, name: &UniqueName) -> Result<(File, u64), Error> {
         let path = || self.path().join("tmp").join(as_path(name.as_bytes()));
         let plain = !name.as_bytes().is_empty() && !name.as_bytes().iter().any(|b| b"/:\0".contains(b));
         if !plain || name.as_bytes().starts_with(b".") {

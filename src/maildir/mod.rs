@@ -11,6 +11,7 @@ mod deliver;
 mod error;
 mod graveyard;
 mod keywords;
+mod locate;
 mod marker;
 mod name;
 mod path;
@@ -21,6 +22,7 @@ mod store;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 pub use change::{FlagJob, Located, Refused};
 pub use content::{ContentHasher, LineEndings, Message, Source, header_digest};

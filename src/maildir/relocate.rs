@@ -10,6 +10,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::error::failed;
+use super::witness::Way;
 use super::{ContentHasher, Error, FileRef, Graveyard, Located, Maildir, Refused, name, sys, unique_name};
 use crate::model::{ContentKey, Flags, MailboxName, UniqueName};
 
@@ -143,7 +144,12 @@ impl Maildir {
     fn carry(&self, from: &FileRef, target: &Self, to: &FileRef) -> Result<Result<Carried, Refused>, Error> {
         let (source, directory) = (self.place(from.place), target.place(to.place));
         Ok(match sys::rename(source, from.file_name(), directory, to.file_name()) {
-            Ok(()) => Ok(Carried::Renamed),
+            Ok(()) => {
+                // Only that it left: it brings its flags along, and what they are worth at the target, only the next
+                // scan there can tell. So its arrival is to look like one of somebody else's.
+                self.note(from.place, Way::Left, from.file_name());
+                Ok(Carried::Renamed)
+            }
             Err(Errno::NOENT) => Err(Refused::Vanished),
             Err(Errno::EXIST) => Err(Refused::Occupied),
             Err(Errno::NAMETOOLONG) => Err(Refused::TooLong),
@@ -158,7 +164,7 @@ impl Maildir {
         let source = fs::openat(self.place(from.place), from.file_name(), sys::FILE, Mode::empty());
         let source = File::from(source.map_err(failed("open", &self.path_of(from)))?);
         let draft = to.unique();
-        let mut copy = target.draft(&draft)?;
+        let (mut copy, _) = target.draft(&draft)?;
         let copied = copy_file(&source, &mut copy).map_err(failed("copy a message to", &path)).and_then(|inode| {
             let (tmp, place) = (target.tmp.as_fd(), target.place(to.place));
             sys::rename(tmp, draft.as_bytes(), place, to.file_name()).map_err(failed("move a copy to", &path))?;
@@ -175,7 +181,9 @@ impl Maildir {
         let failed = || failed("remove", &self.path_of(file));
         match sys::look(self.place(file.place), file.file_name()).map_err(failed())? {
             Some((now, _)) if now == inode => {
-                fs::unlinkat(self.place(file.place), file.file_name(), AtFlags::empty()).map_err(failed())
+                fs::unlinkat(self.place(file.place), file.file_name(), AtFlags::empty()).map_err(failed())?;
+                self.note(file.place, Way::Left, file.file_name());
+                Ok(())
             }
             // Renamed by somebody meanwhile: it is there twice then, which is better than not at all.
             Some(_) | None => Ok(()),

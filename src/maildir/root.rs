@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{self, AtFlags, FileType, Mode};
 use rustix::io::Errno;
@@ -13,6 +14,7 @@ use super::error::failed;
 use super::name::as_path;
 use super::path::{DEEPEST, Layout};
 use super::store::{Condition, condition};
+use super::witness::Witness;
 use super::{Error, Graveyard, Maildir, Marker, RemoveJob, marker, path, sys};
 use crate::model::MailboxName;
 
@@ -22,6 +24,8 @@ pub struct Root {
     directory: OwnedFd,
     path: PathBuf,
     layout: Layout,
+    /// Sees changes in its maildirs; made when the first is opened.
+    witness: OnceLock<Option<Arc<Witness>>>,
 }
 
 impl Root {
@@ -32,7 +36,7 @@ impl Root {
     pub fn open(path: &Path, layout: Layout) -> Result<Option<Self>, Error> {
         let flags = fs::OFlags::RDONLY | fs::OFlags::DIRECTORY | fs::OFlags::CLOEXEC;
         match fs::open(path, flags, Mode::empty()) {
-            Ok(directory) => Ok(Some(Self { directory, path: path.to_owned(), layout })),
+            Ok(directory) => Ok(Some(Self { directory, path: path.to_owned(), layout, witness: OnceLock::new() })),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(failed("open", path)(error)),
         }
@@ -156,7 +160,8 @@ impl Root {
             Err(Errno::NOENT) => return Ok(None),
             Err(error) => return Err(failed("open", &full)(error)),
         };
-        let maildir = Maildir::open(directory, full)?;
+        let witness = self.witness.get_or_init(|| Witness::new().map(Arc::new)).clone();
+        let maildir = Maildir::open(directory, full, witness)?;
         if let Some(maildir) = &maildir
             && ignores_case(maildir).map_err(failed("look into", maildir.path()))?
             && !self.is_spelled(path).map_err(failed("list the directories above", maildir.path()))?

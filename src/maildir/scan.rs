@@ -1,6 +1,5 @@
 //! Makes a listing of a maildir, with proof that nothing was missed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, statat};
@@ -55,10 +54,16 @@ impl Stamp {
     }
 
     /// Tells whether any change from `now` on must show in the stamp.
-    fn would_show_change(&self, now: SystemTime) -> bool {
+    pub(super) fn would_show_change(&self, now: SystemTime) -> bool {
         // Whole seconds in both are no chance, but a file system that knows no fractions.
         let coarse = [self.new, self.cur].iter().all(|c| c.nanos % 1_000_000_000 == 0);
         self.age(now).is_some_and(|age| age > if coarse { COARSEST } else { TICK })
+    }
+
+    /// Returns how long to wait from `now` on until a change must show in the stamp, if it need not yet.
+    pub(super) fn until_change_shows(&self, now: SystemTime) -> Option<Duration> {
+        let rest = || TICK.saturating_sub(self.age(now).unwrap_or_default()) + Duration::from_millis(1);
+        (!self.would_show_change(now)).then(rest)
     }
 
     /// Returns for how long nothing changed, or `None` if the last change lies in the future.
@@ -269,9 +274,9 @@ impl Maildir {
 
     pub(super) fn scan_once(&self) -> Result<Scan, Error> {
         let mut stamp = self.stamp()?;
-        if !stamp.would_show_change(SystemTime::now()) {
+        if let Some(rest) = stamp.until_change_shows(SystemTime::now()) {
             // Our own last change may be too fresh for another one to show.
-            std::thread::sleep(TICK + Duration::from_millis(1));
+            std::thread::sleep(rest);
             stamp = self.stamp()?;
         }
         let certain = stamp.would_show_change(SystemTime::now());
@@ -331,30 +336,4 @@ impl Maildir {
         *index = kept;
         Ok((doubles, lost))
     }
-
-    /// Returns where the messages with these unique names are now; sorted names, one listing.
-    pub(super) fn find(&self, wanted: &BTreeSet<UniqueName>) -> Result<Found, Error> {
-        let mut found = Found::new();
-        let wanted: BTreeSet<&[u8]> = wanted.iter().map(UniqueName::as_bytes).collect();
-        for place in [Place::New, Place::Cur] {
-            let each = |entry: sys::Listed<'_>| {
-                let unique = split(entry.name).0;
-                if entry.kind != FileType::RegularFile || !wanted.contains(unique) {
-                    return;
-                }
-                let file = FileRef::new(place, entry.name);
-                let first = found.entry(UniqueName::new(unique)).or_insert_with(|| file.clone());
-                // Of several, the one that a scan keeps: in `cur/` before in `new/`, then in the order of the names.
-                if first.place != place || file < *first {
-                    *first = file;
-                }
-            };
-            let path = self.path().join(name::directory(place));
-            sys::list(self.place(place), each).map_err(failed("list", &path))?;
-        }
-        Ok(found)
-    }
 }
-
-/// Where messages are.
-pub(super) type Found = BTreeMap<UniqueName, FileRef>;

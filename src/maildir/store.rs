@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{self, FileType, Mode};
@@ -13,6 +14,7 @@ use rustix::io::Errno;
 use super::content::Message;
 use super::error::failed;
 use super::name::{as_path, directory, is_ours};
+use super::witness::Witness;
 use super::{Error, FileRef, Keywords, sys};
 use crate::model::{Flags, Keys, Place};
 
@@ -26,6 +28,9 @@ pub struct Maildir {
     path: PathBuf,
     /// Syncing the whole file system took too long here; from then on each file is synced.
     sync_each: AtomicBool,
+    pub(super) witness: Option<Arc<Witness>>,
+    /// The witness's number of this maildir, while it is witnessed.
+    pub(super) tally: Mutex<Option<u64>>,
 }
 
 /// The content of a file and what goes with it.
@@ -71,7 +76,11 @@ pub(super) fn condition(at: BorrowedFd<'_>) -> rustix::io::Result<Condition> {
 
 impl Maildir {
     /// Opens the maildir in a directory; `None` if it is a directory without one.
-    pub(super) fn open(directory: OwnedFd, path: PathBuf) -> Result<Option<Self>, Error> {
+    pub(super) fn open(
+        directory: OwnedFd,
+        path: PathBuf,
+        witness: Option<Arc<Witness>>,
+    ) -> Result<Option<Self>, Error> {
         match condition(directory.as_fd()).map_err(failed("look into", &path))? {
             Condition::Absent => return Ok(None),
             Condition::Lacks(lacks) => return Err(Error::Broken { path, lacks }),
@@ -79,7 +88,8 @@ impl Maildir {
         }
         let open = |name| fs::openat(&directory, name, sys::DIRECTORY, Mode::empty()).map_err(failed("open", &path));
         let (new, cur, tmp) = (open("new")?, open("cur")?, open("tmp")?);
-        Ok(Some(Self { directory, new, cur, tmp, path, sync_each: AtomicBool::new(false) }))
+        let (sync_each, tally) = (AtomicBool::new(false), Mutex::new(None));
+        Ok(Some(Self { directory, new, cur, tmp, path, sync_each, witness, tally }))
     }
 
     /// Returns the path of the maildir: for texts and hooks, since files are reached through the open directories.
@@ -253,14 +263,18 @@ const LEFT_OVER: i64 = 36 * 60 * 60;
 
 /// Tells whether syncfs(2) makes files durable and reports when it could not.
 ///
-/// It reports failed writes since Linux 5.8; and only these file systems are known to do as they should (FUSE and
-/// network file systems need not tell the other end).
+/// It reports failed writes since Linux 5.8; and FUSE and network file systems need not tell the other end.
 fn syncfs_holds(directory: BorrowedFd<'_>) -> bool {
-    /// `EXT4_SUPER_MAGIC` (2 and 3, too), XFS, Btrfs, F2FS, tmpfs: linux/magic.h.
-    const KNOWN: [u32; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut version = kernel.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
     let reports = (version.next(), version.next()) >= (Some(5), Some(8));
+    reports && is_local(directory)
+}
+
+/// Tells whether a directory is on a file system that only this kernel changes, and that is known to do as it should.
+pub(super) fn is_local(directory: BorrowedFd<'_>) -> bool {
+    /// `EXT4_SUPER_MAGIC` (2 and 3, too), XFS, Btrfs, F2FS, tmpfs: linux/magic.h.
+    const KNOWN: [u32; 5] = [0xef53, 0x5846_5342, 0x9123_683e, 0xf2f5_2010, 0x0102_1994];
     let known = |stat: fs::StatFs| u32::try_from(stat.f_type).is_ok_and(|magic| KNOWN.contains(&magic));
-    reports && fs::fstatfs(directory).is_ok_and(known)
+    fs::fstatfs(directory).is_ok_and(known)
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
@@ -100,6 +101,13 @@ pub(super) fn list(directory: BorrowedFd<'_>, mut each: impl FnMut(Listed<'_>)) 
     Ok(())
 }
 
+/// Reads the beginning of a directory, for no other purpose than to wait for those who are changing it at this moment.
+pub(super) fn wait_for_changes(directory: BorrowedFd<'_>) -> Result<()> {
+    let own = fs::openat(directory, ".", DIRECTORY, Mode::empty())?;
+    let mut buffer = [MaybeUninit::uninit(); 512];
+    RawDir::new(&own, &mut buffer).next().transpose().map(|_| ())
+}
+
 /// Renames, unless something is already there.
 ///
 /// # Errors
@@ -130,11 +138,14 @@ pub(super) fn rename_directory(from: BorrowedFd<'_>, old: &[u8], to: BorrowedFd<
     }
 }
 
-/// Makes a new file with mode 0600, whatever the umask.
-pub(super) fn create(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File> {
+/// Makes a new file with mode 0600, whatever the umask; returns also its inode number.
+pub(super) fn create(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(File, u64)> {
     let file = File::from(fs::openat(directory, name, NEW_FILE, FILE_MODE)?);
-    fs::fchmod(&file, FILE_MODE)?;
-    Ok(file)
+    let stat = fs::fstat(&file)?;
+    if Mode::from_raw_mode(stat.st_mode) != FILE_MODE {
+        fs::fchmod(&file, FILE_MODE)?;
+    }
+    Ok((file, stat.st_ino))
 }
 
 /// Returns what is in a small regular file, or `None` if it is not there.
@@ -165,7 +176,7 @@ pub(super) fn replace_small(directory: BorrowedFd<'_>, name: &str, bytes: &[u8])
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(error.into()),
     }
-    let mut file = create(directory, draft.as_bytes())?;
+    let (mut file, _) = create(directory, draft.as_bytes())?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
     let renamed = written.and_then(|()| Ok(fs::renameat(directory, &draft, directory, name)?));
     if let Err(error) = renamed {

@@ -26,6 +26,7 @@ mod mirror_guard;
 mod mirror_mailboxes;
 mod mirror_moves;
 mod mirror_readers;
+mod mirror_stamps;
 mod oauth;
 mod oauth_server;
 mod proxy;

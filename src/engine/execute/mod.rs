@@ -11,14 +11,14 @@ mod upload;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cycle::{Examined, Outcome};
+use super::cycle::{Examined, Files, Outcome};
 use super::observe::raw_name;
 use super::op::{Op, Planned};
 use super::pass::{Pass, now_ms};
 use super::{Error, flags::Mask};
 use crate::db::{Entry, Mailbox};
 use crate::imap::{RawName, Session};
-use crate::maildir::{FileRef, Maildir, Scan};
+use crate::maildir::{FileRef, Located, Maildir};
 use crate::model::{Link, LinkId, MailboxName, Side, UniqueName};
 
 /// Where mails that are to be thrown away go on the server.
@@ -37,7 +37,7 @@ pub(super) struct Site<'a> {
     pub raw: RawName,
     pub maildir: Arc<Maildir>,
     pub base: &'a BTreeMap<LinkId, Link>,
-    pub scan: Option<Arc<Scan>>,
+    files: Files<'a>,
     /// Files that were read and hold what their link says, under another inode than it says.
     pub inodes: Option<&'a BTreeMap<LinkId, u64>>,
     pub remote_mask: &'a Mask,
@@ -65,7 +65,7 @@ impl<'a> Site<'a> {
             raw: raw_name(&examined.mailbox),
             maildir,
             base: &examined.part.base,
-            scan: examined.scanned.as_ref().map(|s| Arc::clone(&s.scan)),
+            files: examined.files(),
             inodes: examined.scanned.as_ref().map(|s| &s.inodes),
             remote_mask: &examined.remote_mask,
             local_mask: &examined.local_mask,
@@ -73,9 +73,14 @@ impl<'a> Site<'a> {
         }
     }
 
-    /// Returns where a file was at the last scan.
+    /// Returns what was seen of a file when the maildir was looked at.
+    fn seen(&self, name: &UniqueName) -> Option<Located> {
+        self.files.get(name)
+    }
+
+    /// Returns where a file was then.
     fn file(&self, name: &UniqueName) -> Option<FileRef> {
-        Some(self.scan.as_ref()?.get(name)?.file())
+        Some(self.seen(name)?.file)
     }
 
     /// Tells whether the file with this inode is known to hold the message of a link.

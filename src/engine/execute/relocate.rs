@@ -221,7 +221,7 @@ struct Job {
 
 /// Returns the flags that a file shows, if it came here from another maildir: its letters are not of this one.
 pub(super) fn foreign_flags(site: &Site<'_>, planned: &Planned, name: &UniqueName) -> Option<Flags> {
-    let shown = || Some(site.scan.as_ref()?.get(name)?.flags);
+    let shown = || Some(site.seen(name)?.flags);
     if planned.why == Why::MovedOnBoth { shown() } else { None }
 }
 

@@ -27,12 +27,11 @@ pub(super) async fn remove_here(site: &Site<'_>, ops: Vec<Planned>, outcome: &mu
         let mut jobs = Vec::new();
         for planned in batch {
             let Op::Remove { link, name, flags, .. } = &planned.op else { continue };
-            let found = site.scan.as_ref().and_then(|scan| scan.get(name));
-            match found {
+            match site.seen(name) {
                 Some(found)
                     if site.local_mask.read(&found.flags, flags) == *flags && site.holds(found.inode, *link) =>
                 {
-                    jobs.push((planned, *link, RemoveJob { file: found.file(), inode: Some(found.inode) }));
+                    jobs.push((planned, *link, RemoveJob { file: found.file, inode: Some(found.inode) }));
                 }
                 Some(_) | None => outcome.left = true,
             }
@@ -142,7 +141,7 @@ async fn came_back(site: &Site<'_>, ops: &[Planned]) -> Result<BTreeSet<UniqueNa
     let names: Vec<UniqueName> =
         ops.iter().filter_map(|p| Some(site.base.get(&p.op.link()?)?.name()?.clone())).collect();
     let maildir = Arc::clone(&site.maildir);
-    let seen = site.scan.as_ref().map(|scan| scan.stamp);
+    let seen = site.files.stamp();
     let look = move || {
         if seen == Some(maildir.stamp()?) {
             return Ok(BTreeSet::new());

@@ -131,7 +131,7 @@ async fn look(site: &Site<'_>, planned: Planned) -> Result<Look, Error> {
 /// Writes down that a file is not uploaded, and why.
 async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason) -> Result<(), Error> {
     let Op::Upload { link, name, .. } = &planned.op else { return Ok(()) };
-    let inode = site.scan.as_ref().and_then(|scan| Some(scan.get(name)?.inode));
+    let inode = site.seen(name).map(|seen| seen.inode);
     site.pass.problem(&site.mailbox.name, format!("{name} was not uploaded: {}", reason.text()));
     site.pass.tally(&site.mailbox.name, |t| t.skipped += 1);
     let state = LinkState::Skipped { uid: None, name: Some(name.clone()), reason };

@@ -5,6 +5,7 @@ mod delivery;
 mod removal;
 mod roots;
 mod scans;
+mod witness;
 
 use std::io::Read;
 use std::path::Path;
