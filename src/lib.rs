@@ -23,6 +23,7 @@
 //! | [`imap`] | a signed-in connection; one file per command; what was observed | network |
 //! | [`maildir`] | names, scans, durable delivery, the graveyard | disk |
 //! | [`db`] | links, cursors, journal; the only writer | SQLite |
+//! | [`demo`] | an account on a simulated server, for `postkeep demo` | all of the above |
 //! | [`config`], [`auth`] | validated settings; where passwords and access tokens come from | files, environment, network, Secret Service |
 //! | [`cli`] | one file per command; what is printed; exit codes | terminal |
 //! | [`step`] | the places at which a test can make the process die | nothing |
@@ -59,6 +60,7 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod db;
+pub mod demo;
 pub mod engine;
 pub mod imap;
 pub mod maildir;

@@ -1,6 +1,7 @@
 //! The command line: one file per command, which reads its arguments, asks the engine or the database, and renders.
 
 mod approve;
+mod demo;
 mod exit;
 mod log;
 mod login;
@@ -78,6 +79,7 @@ pub enum ColorWhen {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Login(login::Args),
     Sync(sync::Args),
     Status(status::Args),
@@ -159,21 +161,22 @@ impl From<serde_json::Error> for Failure {
 /// # Errors
 /// [`Failure`], which is still to be said.
 pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
-    let config = Config::load(cli.global.config.as_deref())?;
     let paint = output::Paint(output::wants_color(cli.global.color, &io::stdout()));
+    let config = || Config::load(cli.global.config.as_deref());
     match cli.command {
+        Command::Demo(args) => demo::run(&args, paint).await,
         Command::Sync(args) => {
             let show = match (cli.global.quiet || args.json, io::stderr().is_terminal()) {
                 (true, _) => progress::Show::Nothing,
                 (false, true) => progress::Show::Bars(bars),
                 (false, false) => progress::Show::Lines,
             };
-            sync::run(&args, &config, &show, paint).await
+            sync::run(&args, &config()?, &show, paint).await
         }
-        Command::Login(args) => login::run(&args, &config).await,
-        Command::Status(args) => status::run(&args, &config, paint).await,
-        Command::Approve(args) => approve::run(&args, &config).await,
-        Command::Log(args) => log::run(&args, &config).await,
+        Command::Login(args) => login::run(&args, &config()?).await,
+        Command::Status(args) => status::run(&args, &config()?, paint).await,
+        Command::Approve(args) => approve::run(&args, &config()?).await,
+        Command::Log(args) => log::run(&args, &config()?).await,
     }
 }
 
@@ -213,6 +216,8 @@ mod tests {
     #[test]
     fn commands_are_understood() {
         let lines = [
+            "demo",
+            "demo --dir d --once",
             "sync",
             "sync a b --mailbox INBOX --mailbox Lists/** --dry-run --full --json",
             "status",

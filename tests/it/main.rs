@@ -6,6 +6,7 @@
 mod account;
 mod cli;
 mod crash;
+mod demo;
 mod dovecot;
 mod faults_bytes;
 mod faults_config;
