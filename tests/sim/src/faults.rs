@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::parse::Request;
 use crate::{Command, State};
 
 /// A change of the server's state at a chosen moment.
@@ -12,11 +13,16 @@ pub type Hook = Arc<dyn Fn(&mut State) + Send + Sync>;
 /// A change of one line of a reply (without CRLF); `None` leaves the line out.
 pub type Editor = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
+/// A change of the bytes of a body: of the message of this UID, from these.
+pub type Rewriter = Arc<dyn Fn(u32, &[u8]) -> Vec<u8> + Send + Sync>;
+
 /// Which of the commands that fit its pattern a fault waits for, counted from when it was injected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// The n-th, from 1.
     Nth(u32),
+    /// Each up to the n-th.
+    First(u32),
     /// Each.
     Every,
 }
@@ -80,6 +86,36 @@ pub enum Fault {
     BodyNil,
     /// Sends `""` in place of each body.
     BodyEmpty,
+    /// Changes the bytes of each body.
+    Body(Rewriter),
+    /// Gives in place of the bodies of these UIDs what Exchange gives for a message that it cannot convert: for BODY[]
+    /// a text about that, for BODY.PEEK[] the same if `peek`, else no body at all.
+    Placeholder {
+        /// The UIDs.
+        uids: Vec<u32>,
+        /// BODY.PEEK[] gives the text too.
+        peek: bool,
+    },
+    /// Does not carry out a FETCH that names one of these UIDs, and answers this.
+    RefuseUids(Vec<u32>, String),
+    /// Carries out UID COPY or UID MOVE for no message, and says OK.
+    MoveNothing,
+    /// Answers this in place of the whole reply, with the tag where it says `{tag}`; the connection ends after it if
+    /// there is a `* BYE` in it.
+    Script(String),
+    /// Says `* BYE` and this in the middle of the reply, and ends the connection.
+    Bye(String),
+    /// Says OK to a sign-in, and then `BAD User is authenticated but not connected.` to the first command, and again to
+    /// the second, when it ends the connection. CAPABILITY is answered.
+    NotConnected,
+    /// Answers this command and all that come within `time` by the server's clock with the time that remains, whatever
+    /// connection they come by. See [`crate::Server::impatient`].
+    Throttle {
+        /// How long.
+        time: Duration,
+        /// The answer is BAD, not NO.
+        bad: bool,
+    },
     /// Sends these bytes in the middle of the reply, as they are.
     Send(Vec<u8>),
     /// Changes each line of the reply, the tagged one included. Lines that are not text are left alone.
@@ -122,6 +158,28 @@ impl Fault {
         })
     }
 
+    /// Puts the code into the OK of a sign-in that Exchange gives while it moves the mailbox to another machine.
+    #[must_use]
+    pub fn wrong_server() -> Self {
+        const CODE: &str = "[Error=\"Microsoft.Exchange.Data.Storage.WrongServerException:Cross Server access is not \
+            allowed for mailbox 5d1fa9e3-9d04-4b1c-8e55-0a7b3f1c2d4e\" AuthResultFromPopImapEnd=0 \
+            Proxy=AM0PR01MB0001.EURPRD01.PROD.OUTLOOK.COM:1993:SSL MailboxBE=AM0PR01MB0001.EURPRD01.PROD.OUTLOOK.COM \
+            Service=Imap4]";
+        Self::edit(|line| Some(line.replacen(" OK ", &format!(" OK {CODE} "), 1)))
+    }
+
+    /// Ends the session as Exchange does when the access token has run out.
+    #[must_use]
+    pub fn token_expired() -> Self {
+        Self::Bye("Session invalidated - AccessTokenExpired".to_owned())
+    }
+
+    /// Sends a FETCH and an EXPUNGE of sequence numbers that do not exist.
+    #[must_use]
+    pub fn stray() -> Self {
+        Self::Send(b"* 99999 FETCH (FLAGS (\\Seen))\r\n* 99999 EXPUNGE\r\n".to_vec())
+    }
+
     /// Sends the beginning of a FETCH whose body has this size, and not more: `4294967295` must not be believed.
     #[must_use]
     pub fn huge_literal(size: u64) -> Self {
@@ -147,6 +205,14 @@ impl Fault {
             Self::Omit(_) => "omit",
             Self::BodyNil => "body-nil",
             Self::BodyEmpty => "body-empty",
+            Self::Body(_) => "body",
+            Self::Placeholder { .. } => "placeholder",
+            Self::RefuseUids(..) => "refuse-uids",
+            Self::MoveNothing => "move-nothing",
+            Self::Script(_) => "script",
+            Self::Bye(_) => "bye",
+            Self::NotConnected => "not-connected",
+            Self::Throttle { .. } => "throttle",
             Self::Send(_) => "send",
             Self::Edit(_) => "edit",
             Self::Stall => "stall",
@@ -191,7 +257,12 @@ impl Faults {
     /// Returns the faults that are due at a command that has been received whole, and counts it.
     pub(crate) fn due(&mut self, command: &Command) -> Due {
         let faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
-        Due { command: command.name.clone(), faults: faults.into_iter().map(|f| (f, false)).collect() }
+        Due {
+            command: command.name.clone(),
+            peeks: command.args.to_ascii_uppercase().contains("BODY.PEEK["),
+            faults: faults.into_iter().map(|f| (f, false)).collect(),
+            ended: false,
+        }
     }
 
     /// Returns the refusal that is due in place of the `+` of a command, and counts it.
@@ -218,11 +289,15 @@ impl Faults {
                 return true;
             }
             armed.seen += 1;
-            let now = armed.when == When::Every || armed.when == When::Nth(armed.seen);
+            let (now, stays) = match armed.when {
+                When::Every => (true, true),
+                When::Nth(n) => (armed.seen == n, armed.seen < n),
+                When::First(n) => (armed.seen <= n, armed.seen < n),
+            };
             if now {
                 due.push(armed.fault.clone());
             }
-            armed.when == When::Every || !now
+            stays
         });
         due
     }
@@ -231,7 +306,11 @@ impl Faults {
 /// The faults that are due at one command, each with whether it has had an effect.
 pub(crate) struct Due {
     command: String,
+    /// The command reads bodies by BODY.PEEK.
+    pub(crate) peeks: bool,
     pub(crate) faults: Vec<(Fault, bool)>,
+    /// A fault has said BYE.
+    pub(crate) ended: bool,
 }
 
 impl Due {
@@ -241,6 +320,15 @@ impl Due {
         let (fault, hit) = self.faults.iter_mut().find(waits)?;
         *hit = true;
         if let Fault::Run(hook) = fault { Some(hook.clone()) } else { None }
+    }
+
+    /// Returns the answer to a FETCH that names a UID which a fault refuses.
+    pub(crate) fn refused_uid(&mut self, request: &Request) -> Option<String> {
+        let Request::Fetch { set, .. } = request else { return None };
+        self.hit(|f| match f {
+            Fault::RefuseUids(uids, text) if uids.iter().any(|&uid| set.contains(uid, u32::MAX)) => Some(text.clone()),
+            _ => None,
+        })
     }
 
     /// Returns what the first fault that `which` accepts asks for, and marks it.

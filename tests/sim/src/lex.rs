@@ -17,6 +17,21 @@ impl UidSet {
         self.0.iter().any(|r| r.0.is_none() || r.1.is_none())
     }
 
+    /// Returns the ranges of the set in order, none touching another; `max` is the largest UID in use.
+    pub(crate) fn merged(&self, max: u32) -> Vec<(u32, u32)> {
+        let ends = self.0.iter().map(|&(a, b)| (a.unwrap_or(max), b.unwrap_or(max)));
+        let mut ranges: Vec<(u32, u32)> = ends.map(|(a, b)| (a.min(b), a.max(b))).collect();
+        ranges.sort_unstable();
+        let mut merged: Vec<(u32, u32)> = Vec::new();
+        for (a, b) in ranges {
+            match merged.last_mut() {
+                Some((_, end)) if a <= end.saturating_add(1) => *end = b.max(*end),
+                _ => merged.push((a, b)),
+            }
+        }
+        merged
+    }
+
     /// Tells whether `uid` is in the set, where `max` is the largest UID in use.
     pub(crate) fn contains(&self, uid: u32, max: u32) -> bool {
         self.0.iter().any(|&(a, b)| {
@@ -31,6 +46,8 @@ pub(crate) struct Parser<'a> {
     input: &'a [u8],
     at: usize,
     profile: Profile,
+    /// A backslash in a string in quotes is refused.
+    refuses_pairs: bool,
 }
 
 /// Tells whether a byte may stand in an atom.
@@ -39,8 +56,8 @@ pub(crate) fn is_atom(b: u8) -> bool {
 }
 
 impl<'a> Parser<'a> {
-    pub(crate) fn new(input: &'a [u8], profile: Profile) -> Self {
-        Self { input, at: 0, profile }
+    pub(crate) fn new(input: &'a [u8], profile: Profile, refuses_pairs: bool) -> Self {
+        Self { input, at: 0, profile, refuses_pairs }
     }
 
     /// Tells whether everything has been read.
@@ -104,6 +121,7 @@ impl<'a> Parser<'a> {
             self.at += 1;
             match byte {
                 Some(b'"') => return Ok(out),
+                Some(b'\\') if self.refuses_pairs => return Err("an escape in a quoted string".to_owned()),
                 Some(b'\\') if matches!(self.peek(), Some(b'"' | b'\\')) => {
                     out.extend(self.peek());
                     self.at += 1;

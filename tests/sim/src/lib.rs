@@ -9,35 +9,83 @@
 //! client has been told.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 mod command;
 mod date;
+mod exchange;
 mod execute;
 mod faults;
+mod idle;
 mod lex;
+mod mailboxes;
+mod messages;
 mod parse;
 mod profile;
+mod quirks;
 mod render;
 mod search;
 mod session;
+mod sign_in;
 mod state;
+mod tls;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
 pub use command::{Command, literal};
-pub use faults::{At, Editor, Fault, Hook, Share, When};
+pub use exchange::Language;
+pub use faults::{At, Editor, Fault, Hook, Rewriter, Share, When};
 pub use profile::Profile;
-pub use state::{Mailbox, Message, State};
+pub use quirks::{NotConnected, Pipelining, Quirks, Sizes, Unkept};
+pub use state::{Grant, Mailbox, Message, State};
+pub use tls::Ca;
+
+/// What server to start. A [`Profile`] alone is one in clear text on 127.0.0.1.
+#[derive(Clone)]
+pub struct Options {
+    profile: Profile,
+    language: Language,
+    ca: Option<Ca>,
+    ipv6: bool,
+}
+
+impl From<Profile> for Options {
+    fn from(profile: Profile) -> Self {
+        Self { profile, language: Language::English, ca: None, ipv6: false }
+    }
+}
+
+impl Options {
+    /// Names the mailboxes of an Exchange account in this language.
+    #[must_use]
+    pub fn language(self, language: Language) -> Self {
+        Self { language, ..self }
+    }
+
+    /// Speaks TLS from the first byte, with the certificate of `ca`.
+    #[must_use]
+    pub fn tls(self, ca: &Ca) -> Self {
+        Self { ca: Some(ca.clone()), ..self }
+    }
+
+    /// Listens on ::1 too, at the same port, where the machine has IPv6; see [`Server::ipv6`].
+    #[must_use]
+    pub fn ipv6(self) -> Self {
+        Self { ipv6: true, ..self }
+    }
+}
 
 /// What the sessions and the test share.
 struct Shared {
@@ -52,6 +100,12 @@ struct Inner {
     faults: faults::Faults,
     commands: Vec<Command>,
     violations: Vec<String>,
+    /// The numbers of the connections that are signed in.
+    signed_in: BTreeSet<u32>,
+    /// Until when the account is throttled, and whether the answer is BAD.
+    throttled: Option<(Duration, bool)>,
+    /// The commands that came while it was.
+    impatient: Vec<Command>,
 }
 
 impl Shared {
@@ -69,6 +123,7 @@ impl Shared {
 pub struct Server {
     shared: Arc<Shared>,
     port: u16,
+    ipv6: bool,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -78,9 +133,9 @@ impl Server {
     ///
     /// # Errors
     /// If no loopback port can be opened.
-    pub fn start(profile: Profile) -> io::Result<Self> {
-        let (listener, server, stopped) = Self::open(profile)?;
-        tokio::spawn(accept(listener, server.shared.clone(), stopped));
+    pub fn start(options: impl Into<Options>) -> io::Result<Self> {
+        let (door, server, stopped) = Self::open(options.into())?;
+        tokio::spawn(accept(door, server.shared.clone(), stopped));
         Ok(server)
     }
 
@@ -88,22 +143,29 @@ impl Server {
     ///
     /// # Errors
     /// If no loopback port or no thread can be had.
-    pub fn spawn(profile: Profile) -> io::Result<Self> {
-        let (listener, mut server, stopped) = Self::open(profile)?;
+    pub fn spawn(options: impl Into<Options>) -> io::Result<Self> {
+        let (door, mut server, stopped) = Self::open(options.into())?;
         let shared = server.shared.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let run = move || runtime.block_on(accept(listener, shared, stopped));
+        let run = move || runtime.block_on(accept(door, shared, stopped));
         server.thread = Some(std::thread::Builder::new().name("sim".to_owned()).spawn(run)?);
         Ok(server)
     }
 
-    fn open(profile: Profile) -> io::Result<(TcpListener, Self, oneshot::Receiver<()>)> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        listener.set_nonblocking(true)?;
-        let port = listener.local_addr()?.port();
+    fn open(options: Options) -> io::Result<(Door, Self, oneshot::Receiver<()>)> {
+        let Options { profile, language, ca, ipv6 } = options;
+        let door = Door::open(ipv6, ca)?;
+        let (port, ipv6) = (door.ipv4.local_addr()?.port(), door.ipv6.is_some());
         let (stop, stopped) = oneshot::channel();
-        let shared = Arc::new(Shared { profile, inner: Mutex::default(), changed: watch::Sender::new(()) });
-        Ok((listener, Self { shared, port, stop: Some(stop), thread: None }, stopped))
+        let inner = Inner { state: State::new(profile, language), ..Inner::default() };
+        let shared = Arc::new(Shared { profile, inner: Mutex::new(inner), changed: watch::Sender::new(()) });
+        Ok((door, Self { shared, port, ipv6, stop: Some(stop), thread: None }, stopped))
+    }
+
+    /// Tells whether the server listens on ::1 too.
+    #[must_use]
+    pub fn ipv6(&self) -> bool {
+        self.ipv6
     }
 
     /// Returns the port on 127.0.0.1.
@@ -159,6 +221,13 @@ impl Server {
         std::mem::take(&mut self.shared.lock().commands)
     }
 
+    /// Returns the commands that came while the account was throttled ([`Fault::Throttle`]), the first one not among
+    /// them.
+    #[must_use]
+    pub fn impatient(&self) -> Vec<Command> {
+        self.shared.lock().impatient.clone()
+    }
+
     /// Returns the commands that were malformed, not announced or out of place.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
@@ -202,19 +271,69 @@ impl Drop for StateGuard<'_> {
     }
 }
 
+/// Where connections come in.
+struct Door {
+    ipv4: TcpListener,
+    ipv6: Option<TcpListener>,
+    ca: Option<Ca>,
+}
+
+impl Door {
+    /// Listens on loopback; on ::1 at the same port if that is wanted and there is IPv6.
+    fn open(ipv6: bool, ca: Option<Ca>) -> io::Result<Self> {
+        loop {
+            let ipv4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            ipv4.set_nonblocking(true)?;
+            if !ipv6 {
+                return Ok(Self { ipv4, ipv6: None, ca });
+            }
+            match TcpListener::bind((Ipv6Addr::LOCALHOST, ipv4.local_addr()?.port())) {
+                Ok(ipv6) => {
+                    ipv6.set_nonblocking(true)?;
+                    return Ok(Self { ipv4, ipv6: Some(ipv6), ca });
+                }
+                // Somebody else has that port there: another one.
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(_) => return Ok(Self { ipv4, ipv6: None, ca }),
+            }
+        }
+    }
+}
+
+/// Waits for a connection; for ever if there is no listener.
+async fn next(listener: Option<&tokio::net::TcpListener>) -> io::Result<TcpStream> {
+    match listener {
+        Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+        None => std::future::pending().await,
+    }
+}
+
 /// Serves connections until `stopped`; then all of them end.
-async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
-    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+async fn accept(door: Door, shared: Arc<Shared>, mut stopped: oneshot::Receiver<()>) {
+    let Ok(ipv4) = tokio::net::TcpListener::from_std(door.ipv4) else { return };
+    let ipv6 = door.ipv6.and_then(|l| tokio::net::TcpListener::from_std(l).ok());
     let mut sessions = JoinSet::new();
     let mut number = 0;
     loop {
-        tokio::select! {
+        let (accepted, over_ipv6) = tokio::select! {
             _ = &mut stopped => return,
-            accepted = listener.accept() => {
-                let Ok((stream, _)) = accepted else { continue };
-                number += 1;
-                sessions.spawn(session::serve(stream, shared.clone(), number));
-            }
-        }
+            accepted = next(Some(&ipv4)) => (accepted, false),
+            accepted = next(ipv6.as_ref()) => (accepted, true),
+        };
+        let Ok(stream) = accepted else { continue };
+        number += 1;
+        let (shared, ca, number) = (shared.clone(), door.ca.clone(), number);
+        sessions.spawn(async move {
+            let _ = stream.set_nodelay(true);
+            let stream: Box<dyn session::Stream> = match ca {
+                None => Box::new(stream),
+                Some(ca) => match ca.acceptor().accept(stream).await {
+                    Ok(stream) => Box::new(stream),
+                    // A client that does not like the certificate.
+                    Err(_) => return,
+                },
+            };
+            session::serve(stream, shared, number, over_ipv6).await;
+        });
     }
 }

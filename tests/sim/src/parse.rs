@@ -4,6 +4,7 @@
 use crate::Profile;
 use crate::date;
 use crate::lex::{Parsed, Parser, UidSet, base64, is_atom, text};
+use crate::quirks::Quirks;
 use crate::search::Key;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,6 +85,10 @@ pub(crate) enum Request {
         special: bool,
         status: Option<Vec<StatusItem>>,
     },
+    Lsub {
+        reference: String,
+        pattern: String,
+    },
     Status {
         mailbox: String,
         items: Vec<StatusItem>,
@@ -134,10 +139,21 @@ pub(crate) enum Request {
 }
 
 /// Reads a command that is complete with its literals, without its tag and its last CRLF.
-pub(crate) fn request(input: &[u8], profile: Profile) -> Parsed<Request> {
-    let mut p = Parser::new(input, profile);
+pub(crate) fn request(input: &[u8], profile: Profile, quirks: &Quirks) -> Parsed<Request> {
+    let mut p = Parser::new(input, profile, quirks.refuses_quoted_pairs);
     let request = p.request()?;
     if p.ended() { Ok(request) } else { p.fail("the end") }
+}
+
+impl Request {
+    /// Returns a COPY or MOVE that names no message; others as they are.
+    pub(crate) fn of_nothing(self) -> Self {
+        match self {
+            Self::Copy { mailbox, .. } => Self::Copy { set: UidSet::default(), mailbox },
+            Self::Move { mailbox, .. } => Self::Move { set: UidSet::default(), mailbox },
+            other => other,
+        }
+    }
 }
 
 impl Parser<'_> {
@@ -158,6 +174,12 @@ impl Parser<'_> {
             "LOGIN" => Request::Login { user: self.sp_astring()?, password: self.sp_astring()? },
             "AUTHENTICATE" => self.authenticate()?,
             "LIST" => self.list()?,
+            "LSUB" => {
+                self.sp()?;
+                let reference = self.mailbox()?;
+                self.sp()?;
+                Request::Lsub { reference, pattern: self.pattern()? }
+            }
             "STATUS" => Request::Status { mailbox: self.sp_mailbox()?, items: self.sp().and_then(|()| self.status())? },
             "CREATE" => Request::Create(self.sp_mailbox()?),
             "DELETE" => Request::Delete(self.sp_mailbox()?),

@@ -20,12 +20,18 @@ impl Context {
             if i == kept.len() / 2 {
                 self.interrupt(state, due, &mut out);
             }
-            if let Some(line) = self.line(line) {
+            if due.ended {
+                return out;
+            }
+            if let Some(line) = self.line(line, due) {
                 edited(line, due, &mut out);
             }
         }
         if kept.is_empty() {
             self.interrupt(state, due, &mut out);
+        }
+        if due.ended {
+            return out;
         }
         out.extend(self.news(state).unwrap_or_default());
         edited(format!("{tag} {}", reply.status).into_bytes(), due, &mut out);
@@ -34,8 +40,13 @@ impl Context {
 
     /// Adds what the faults put into the middle of a reply.
     pub(crate) fn interrupt(&mut self, state: &mut State, due: &mut Due, out: &mut Vec<u8>) {
+        let mut ended = false;
         for (fault, hit) in &mut due.faults {
             match fault {
+                Fault::Bye(text) => {
+                    out.extend(format!("* BYE {text}\r\n").bytes());
+                    ended = true;
+                }
                 Fault::Send(bytes) => out.extend_from_slice(bytes),
                 Fault::Between(hook) => {
                     hook(state);
@@ -45,18 +56,20 @@ impl Context {
             }
             *hit = true;
         }
+        due.ended |= ended;
     }
 
-    fn line(&self, line: &Line) -> Option<Vec<u8>> {
+    fn line(&self, line: &Line, due: &mut Due) -> Option<Vec<u8>> {
         match line {
             Line::Fetch { uid, items } => {
                 let sequence = self.selected.as_ref()?.sequence(*uid)?;
                 let mut out = format!("* {sequence} FETCH (").into_bytes();
-                out.extend(items);
+                out.extend(with_other_body(*uid, items.clone(), due));
                 out.push(b')');
                 Some(out)
             }
             Line::Listed(text) | Line::Other(text) => Some(format!("* {text}").into_bytes()),
+            Line::Bare(text) => Some(text.clone().into_bytes()),
         }
     }
 }
@@ -66,7 +79,7 @@ fn kept<'a>(lines: &'a [Line], due: &mut Due) -> Vec<&'a Line> {
     let listed = |line: &&Line| match line {
         Line::Fetch { items, .. } => !items.windows(5).any(|w| w == b"BODY["),
         Line::Listed(_) => true,
-        Line::Other(_) => false,
+        Line::Other(_) | Line::Bare(_) => false,
     };
     let count = lines.iter().filter(listed).count();
     let (mut index, mut kept) = (0, Vec::new());
@@ -89,34 +102,81 @@ fn kept<'a>(lines: &'a [Line], due: &mut Due) -> Vec<&'a Line> {
     kept
 }
 
-/// Adds a line with its CRLF as the faults change it.
-fn edited(mut line: Vec<u8>, due: &mut Due, out: &mut Vec<u8>) {
+/// What Exchange sends in place of a message that it cannot convert.
+const PLACEHOLDER: &str = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=\"us-ascii\"\r\n\
+    From: Microsoft Exchange Server 2010\r\n\
+    Subject: Retrieval using the IMAP4 protocol failed for the following message: 20004\r\n\r\n\
+    The server couldn't retrieve the following message:\r\n\r\nSubject: \"Canceled\"\r\n";
+
+/// Returns the items of a FETCH with the body that the faults give it.
+fn with_other_body(uid: u32, mut items: Vec<u8>, due: &mut Due) -> Vec<u8> {
+    let peeks = due.peeks;
     for (fault, hit) in &mut due.faults {
-        let new = match (&*fault, std::str::from_utf8(&line)) {
-            (Fault::BodyNil, _) => without_body(&line, b"NIL"),
-            (Fault::BodyEmpty, _) => without_body(&line, b"\"\""),
-            (Fault::Edit(edit), Ok(text)) => match edit(text) {
-                Some(text) => text.into_bytes(),
-                None => {
-                    *hit = true;
-                    return;
-                }
+        let Some(body) = Body::of(&items) else { return items };
+        let new = match fault {
+            Fault::BodyNil => body.replaced(&items, b"NIL"),
+            Fault::BodyEmpty => body.replaced(&items, b"\"\""),
+            Fault::Body(rewrite) => body.replaced(&items, &as_literal(&rewrite(uid, &items[body.bytes..body.end]))),
+            Fault::Placeholder { uids, peek } if uids.contains(&uid) => match peeks && !*peek {
+                true => body.left_out(&items),
+                false => body.replaced(&items, &as_literal(PLACEHOLDER.as_bytes())),
             },
             _ => continue,
         };
-        *hit |= new != line;
-        line = new;
+        *hit |= new != items;
+        items = new;
+    }
+    items
+}
+
+fn as_literal(bytes: &[u8]) -> Vec<u8> {
+    [format!("{{{}}}\r\n", bytes.len()).as_bytes(), bytes].concat()
+}
+
+/// Where the first body stands among the items of a FETCH.
+struct Body {
+    /// Where its name begins.
+    name: usize,
+    /// Where its literal begins.
+    literal: usize,
+    /// Where the bytes of the literal begin.
+    bytes: usize,
+    end: usize,
+}
+
+impl Body {
+    fn of(items: &[u8]) -> Option<Self> {
+        let name = items.windows(5).position(|w| w == b"BODY[")?;
+        let literal = name + items[name..].iter().position(|&b| b == b'{')?;
+        let bytes = literal + items[literal..].iter().position(|&b| b == b'\n')? + 1;
+        let (size, _) = crate::literal(&items[literal..bytes - 2])?;
+        Some(Self { name, literal, bytes, end: bytes + size })
+    }
+
+    fn replaced(&self, items: &[u8], instead: &[u8]) -> Vec<u8> {
+        [&items[..self.literal], instead, &items[self.end..]].concat()
+    }
+
+    fn left_out(&self, items: &[u8]) -> Vec<u8> {
+        [items[..self.name].trim_ascii_end(), &items[self.end..]].concat()
+    }
+}
+
+/// Adds a line with its CRLF as the faults change it.
+fn edited(mut line: Vec<u8>, due: &mut Due, out: &mut Vec<u8>) {
+    for (fault, hit) in &mut due.faults {
+        let (Fault::Edit(edit), Ok(text)) = (&*fault, std::str::from_utf8(&line)) else { continue };
+        match edit(text).map(String::into_bytes) {
+            Some(new) => {
+                *hit |= new != line;
+                line = new;
+            }
+            None => {
+                *hit = true;
+                return;
+            }
+        }
     }
     out.extend(line);
     out.extend(b"\r\n");
-}
-
-/// Returns a FETCH line with `instead` in place of the literal that it ends with.
-fn without_body(line: &[u8], instead: &[u8]) -> Vec<u8> {
-    let name = line.windows(5).position(|w| w == b"BODY[");
-    let open = name.and_then(|n| line[n..].iter().position(|&b| b == b'{').map(|i| n + i));
-    match open {
-        Some(open) => [&line[..open], instead, b")"].concat(),
-        None => line.to_vec(),
-    }
 }

@@ -1,6 +1,17 @@
 //! What the server keeps. Tests read and change it directly, as another client of the same account would.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use crate::Profile;
+use crate::exchange::{self, Language};
+use crate::faults::Hook;
+use crate::lex::UidSet;
+use crate::quirks::Quirks;
+
+/// UIDVALIDITY of the mailboxes that an Exchange account has from the beginning: small, and the same in all of them.
+const EXCHANGE_VALIDITY: u32 = 14;
 
 /// A message.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +50,10 @@ pub struct Mailbox {
     pub special_use: Option<String>,
     /// Listed as `\Noselect`.
     pub no_select: bool,
+    /// Listed as `\Marked`.
+    pub marked: bool,
+    /// The flags that FETCH still gives for messages whose flags have been stored lately, and until when.
+    pub(crate) stale: BTreeMap<u32, (BTreeSet<String>, Duration)>,
     /// Tells a mailbox from another of the same name: a session that has it selected is thrown out when it changes.
     pub(crate) incarnation: u64,
 }
@@ -48,8 +63,10 @@ pub struct Mailbox {
 pub struct State {
     /// Passwords by user name.
     pub users: BTreeMap<String, String>,
-    /// Access tokens that XOAUTH2 accepts for any user.
+    /// Access tokens that XOAUTH2 accepts for any user, for ever.
     pub tokens: BTreeSet<String>,
+    /// Access tokens that XOAUTH2 accepts for one user and a time, as an OAuth server gives them out.
+    pub grants: BTreeMap<String, Grant>,
     /// Mailboxes by name as it is sent (modified UTF-7, separator, prefix).
     pub mailboxes: BTreeMap<String, Mailbox>,
     /// The hierarchy separator.
@@ -58,8 +75,36 @@ pub struct State {
     pub prefix: String,
     /// The time zone in which INTERNALDATE is shown, in minutes east.
     pub zone: i32,
+    /// What the server does that no capability tells.
+    pub quirks: Quirks,
+    /// PERMANENTFLAGS of a mailbox that is created.
+    permanent_flags: Vec<String>,
+    now: Duration,
+    later: Vec<Later>,
     next_validity: u32,
     next_incarnation: u64,
+}
+
+/// Whom an access token stands for, and how long.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Grant {
+    /// The name to sign in with; its case does not matter.
+    pub user: String,
+    /// When the token runs out, by [`State::now`].
+    pub until: Duration,
+}
+
+/// A change of the state that waits for its time.
+#[derive(Clone)]
+struct Later {
+    at: Duration,
+    hook: Hook,
+}
+
+impl fmt::Debug for Later {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {:?}", self.at)
+    }
 }
 
 impl Default for State {
@@ -68,10 +113,17 @@ impl Default for State {
         let mut state = Self {
             users: [("user".to_owned(), "secret".to_owned())].into(),
             tokens: BTreeSet::new(),
+            grants: BTreeMap::new(),
             mailboxes: BTreeMap::new(),
             separator: '/',
             prefix: String::new(),
             zone: 0,
+            quirks: Quirks::default(),
+            permanent_flags: ["\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft", "\\*"]
+                .map(Into::into)
+                .into(),
+            now: Duration::ZERO,
+            later: Vec::new(),
             next_validity: 1_700_000_000,
             next_incarnation: 1,
         };
@@ -81,6 +133,50 @@ impl Default for State {
 }
 
 impl State {
+    /// Returns the state of a new account on a server of this profile. `language` matters to Exchange only.
+    pub(crate) fn new(profile: Profile, language: Language) -> Self {
+        let mut state = Self { quirks: profile.quirks(), ..Self::default() };
+        state.quirks.broken_rev2 = profile == Profile::Exo2026Rev2;
+        if !profile.is_exchange() {
+            return state;
+        }
+        let flags = ["\\Seen", "\\Answered", "\\Flagged", "\\Deleted", "\\Draft", "$MDNSent"];
+        state.permanent_flags = flags.map(Into::into).into();
+        state.mailboxes.clear();
+        for (name, marked, special_use) in [("INBOX", true, None)].into_iter().chain(exchange::mailboxes(language)) {
+            state.next_validity = EXCHANGE_VALIDITY;
+            state.create(name);
+            let mailbox = state.mailbox_mut(name);
+            (mailbox.marked, mailbox.special_use) = (marked, special_use.map(Into::into));
+        }
+        state
+    }
+
+    /// Returns the time by the server's own clock, from 0. It goes on only by [`State::advance`].
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.now
+    }
+
+    /// Lets time pass: what was to happen meanwhile ([`State::later`]) happens, tokens run out, throttling ends.
+    pub fn advance(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) =
+            (0..self.later.len()).filter(|&i| self.later[i].at <= end).min_by_key(|&i| self.later[i].at)
+        {
+            let Later { at, hook } = self.later.remove(next);
+            self.now = self.now.max(at);
+            hook(self);
+        }
+        self.now = end;
+    }
+
+    /// Runs `hook` when this time has passed by the server's clock, as for the copy of a sent message that comes 15
+    /// minutes later.
+    pub fn later(&mut self, time: Duration, hook: impl Fn(&mut Self) + Send + Sync + 'static) {
+        self.later.push(Later { at: self.now + time, hook: std::sync::Arc::new(hook) });
+    }
+
     /// Returns the mailbox; panics if there is none of that name, which is a mistake of the test.
     #[must_use]
     #[track_caller]
@@ -116,11 +212,11 @@ impl State {
             messages: BTreeMap::new(),
             vanished: BTreeMap::new(),
             vanished_from: 0,
-            permanent_flags: ["\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft", "\\*"]
-                .map(Into::into)
-                .into(),
+            permanent_flags: self.permanent_flags.clone(),
             special_use: None,
             no_select: false,
+            marked: false,
+            stale: BTreeMap::new(),
             incarnation: self.incarnation(),
         };
         self.next_validity += 1;
@@ -203,9 +299,73 @@ impl State {
         self.mailbox_mut(mailbox).permanent_flags = flags.iter().map(|&f| f.to_owned()).collect();
     }
 
-    /// Returns the mailbox's own spelling of a name that a client sent: INBOX has no case (RFC 3501 §5.1).
-    pub(crate) fn canonical(name: &str) -> String {
-        if name.eq_ignore_ascii_case("INBOX") { "INBOX".to_owned() } else { name.to_owned() }
+    /// Gives a message a new UID, as Exchange does when it was changed by another protocol, and returns it.
+    #[track_caller]
+    pub fn renumber(&mut self, mailbox: &str, uid: u32) -> u32 {
+        self.move_message(mailbox, uid, mailbox)
+    }
+
+    /// Gives a mailbox another UIDVALIDITY and all its messages new UIDs. Only the first `shown` messages are there at
+    /// once, the others come when `rest` has passed. Sessions that have it selected end.
+    #[track_caller]
+    pub fn renew(&mut self, name: &str, shown: usize, rest: Duration) {
+        self.next_validity += 1;
+        let value = self.next_validity.max(self.mailbox(name).uid_validity + 1);
+        self.set_uid_validity(name, value);
+        let mailbox = self.mailbox_mut(name);
+        let mut messages: Vec<Message> = std::mem::take(&mut mailbox.messages).into_values().collect();
+        (mailbox.uid_next, mailbox.vanished) = (1, BTreeMap::new());
+        let missing = messages.split_off(shown.min(messages.len()));
+        for m in messages {
+            mailbox.add(m.bytes, m.flags, m.internal_date);
+        }
+        let own = name.to_owned();
+        self.later(rest, move |state| {
+            for m in missing.clone() {
+                state.mailbox_mut(&own).add(m.bytes, m.flags, m.internal_date);
+            }
+        });
+    }
+
+    /// Returns the key of a mailbox name that a client sent, as there is or as there would be one: INBOX has no case
+    /// (RFC 3501 §5.1), and on some servers no name has.
+    pub(crate) fn canonical(&self, name: &str) -> String {
+        if name.eq_ignore_ascii_case("INBOX") {
+            return "INBOX".to_owned();
+        }
+        if !self.quirks.case_insensitive || self.mailboxes.contains_key(name) {
+            return name.to_owned();
+        }
+        if let Some(own) = self.mailboxes.keys().find(|n| n.eq_ignore_ascii_case(name)) {
+            return own.clone();
+        }
+        // What is created below INBOX is found there again.
+        match name.split_once(self.separator) {
+            Some((first, rest)) if first.eq_ignore_ascii_case("INBOX") => format!("INBOX{}{rest}", self.separator),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// Returns a mailbox name as it is sent: an atom, a string in quotes, or a literal.
+    pub(crate) fn sent(&self, key: &str) -> String {
+        let inbox = key.strip_prefix("INBOX").filter(|rest| rest.is_empty() || rest.starts_with(self.separator));
+        let name = inbox.map_or_else(|| key.to_owned(), |rest| format!("{}{rest}", self.quirks.inbox));
+        // Exchange sends even a TAB so.
+        if self.quirks.bare_names && !name.is_empty() && !name.contains([' ', '"', '\\', '(', ')', '{', '%', '*']) {
+            return name;
+        }
+        let plain = name.bytes().all(|b| b.is_ascii() && !b.is_ascii_control());
+        if plain { quoted(&name) } else { format!("{{{}}}\r\n{name}", name.len()) }
+    }
+
+    /// Returns the user of an access token if it is accepted now, with when it runs out if it does; `user` is what the
+    /// client says.
+    pub(crate) fn token_is_good(&self, user: &str, token: &str) -> Option<Option<Duration>> {
+        if self.tokens.contains(token) {
+            return Some(None);
+        }
+        let grant = self.grants.get(token).filter(|g| g.user.eq_ignore_ascii_case(user) && g.until > self.now)?;
+        Some(Some(grant.until))
     }
 
     fn incarnation(&mut self) -> u64 {
@@ -244,19 +404,42 @@ impl Mailbox {
 
     /// Returns those of `flags` that the mailbox can keep, spelled as it spells them.
     pub(crate) fn storable(&self, flags: &[String]) -> BTreeSet<String> {
-        let known: Vec<&String> = self.permanent_flags.iter().chain(self.keywords()).collect();
         let any = self.permanent_flags.iter().any(|f| f == "\\*");
-        let own = |flag: &String| match known.iter().find(|k| k.eq_ignore_ascii_case(flag)) {
-            Some(k) => Some((*k).clone()),
-            None => (any && !flag.starts_with('\\')).then(|| flag.clone()),
+        let own = |flag: &String| match self.permanent_flags.iter().find(|k| k.eq_ignore_ascii_case(flag)) {
+            Some(k) => Some(k.clone()),
+            None if flag.starts_with('\\') => None,
+            // Looks at every message, so only where it matters.
+            None => match self.keywords().into_iter().find(|k| k.eq_ignore_ascii_case(flag)) {
+                Some(k) => Some(k.clone()),
+                None => any.then(|| flag.clone()),
+            },
         };
         flags.iter().filter_map(own).collect()
+    }
+
+    /// Returns the UIDs of the messages in a set, in order.
+    pub(crate) fn among(&self, set: &UidSet) -> Vec<u32> {
+        let max = self.messages.keys().next_back().copied().unwrap_or(0);
+        let ranges = set.merged(max);
+        ranges.into_iter().flat_map(|(a, b)| self.messages.range(a..=b).map(|(&uid, _)| uid)).collect()
+    }
+
+    /// Returns what is known or, where the log does not reach back, said to be gone since `mod_seq`.
+    pub(crate) fn vanished_since(&self, mod_seq: u64) -> Vec<u32> {
+        if mod_seq < self.vanished_from {
+            return (1..self.uid_next).filter(|uid| !self.messages.contains_key(uid)).collect();
+        }
+        self.vanished.iter().filter(|&(_, &at)| at > mod_seq).map(|(&uid, _)| uid).collect()
     }
 
     /// Returns the keywords in use.
     pub(crate) fn keywords(&self) -> BTreeSet<&String> {
         self.messages.values().flat_map(|m| &m.flags).filter(|f| !f.starts_with('\\')).collect()
     }
+}
+
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 #[track_caller]

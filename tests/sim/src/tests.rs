@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::{At, Fault, Profile, Server, Share, When};
 
+mod outlook;
+
 /// A connection that sends and expects lines exactly as they are written.
 struct Raw(BufReader<TcpStream>);
 
