@@ -32,40 +32,43 @@ pub fn may_be_half(planned: &Planned, blind: bool) -> bool {
     match &planned.op {
         Op::Upload { link: None, .. } => true,
         Op::Download { link: None, .. } => blind,
+        Op::Forget { .. } => planned.why == Why::DeletedOnBoth,
         op => again || op.removes().is_some(),
     }
 }
 
-/// Tells whether any file that is to be uploaded could be one whose message is without its file, or may be so soon.
+/// Tells whether any file that is to be uploaded could be one that its mailbox is without, or may be so soon.
 #[must_use]
 pub fn may_have_moved_here<'a>(parts: impl Iterator<Item = &'a Part>) -> bool {
     let (mut gone, mut came) = (false, false);
     for part in parts {
         gone |= part.base.values().any(|link| is_unanswered(part, link));
         for planned in &part.plan {
-            gone |= matches!(planned.op, Op::Expunge { .. } | Op::Download { link: Some(_), .. });
+            gone |= matches!(planned.op, Op::Expunge { .. } | Op::Download { link: Some(_), .. } | Op::Forget { .. });
             came |= matches!(planned.op, Op::Upload { .. });
         }
     }
     gone && came
 }
 
-/// Tells whether a link stands for an upload of which it is not known yet what became of it, or that is only now found
+/// Tells whether a link stands for a transfer of which it is not known yet what became of it, or that is only now found
 /// to have happened.
 fn is_unanswered(part: &Part, link: &Link) -> bool {
-    // The few that are uploads are looked for in the plan, which may be long.
-    matches!(link.state, LinkState::Uploading { .. })
-        && matches!(
-            part.plan.iter().map(|p| &p.op).find(|op| op.link() == Some(link.id)),
-            None | Some(Op::Adopt { .. })
-        )
+    // The few that are unfinished are looked for in the plan, which may be long.
+    let in_plan = || part.plan.iter().map(|p| &p.op).find(|op| op.link() == Some(link.id));
+    match link.state {
+        LinkState::Uploading { .. } => matches!(in_plan(), None | Some(Op::Adopt { .. })),
+        LinkState::Downloading { .. } => in_plan().is_none(),
+        LinkState::Synced { .. } | LinkState::Skipped { .. } => false,
+    }
 }
 
-/// Returns the sizes of the messages that are without, whose files are here: only a message of such a size can be one of them.
+/// Returns the sizes of the messages that the server moved, perhaps: only a message of such a size can be one of them.
 #[must_use]
-pub fn sizes_removed_here<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<u64> {
+pub fn sizes_gone_there<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<u64> {
+    let gone = |part, planned: &Planned| content_removed(part, &planned.op).or_else(|| content_lost(part, planned));
     let mut sizes: Vec<u64> = parts
-        .flat_map(|part| part.plan.iter().filter_map(|p| content_removed(part, &p.op)))
+        .flat_map(|part| part.plan.iter().filter_map(move |planned| gone(part, planned)))
         .map(|content| content.fingerprint.size)
         .collect();
     sizes.sort_unstable();
@@ -91,6 +94,34 @@ fn content_expunged(part: &Part, op: &Op) -> Option<ContentKey> {
     }
 }
 
+/// Returns the content of a message that its mailbox is without on both sides.
+fn content_lost(part: &Part, planned: &Planned) -> Option<ContentKey> {
+    match &planned.op {
+        Op::Forget { link } if planned.why == Why::DeletedOnBoth => content_synced(part, *link),
+        _ => None,
+    }
+}
+
+/// Returns what is known, without its body, of a message that is to be downloaded: seen on the server, or written down
+/// when an earlier run was about to take it.
+fn message_that_comes(part: &Part, op: &Op) -> Option<(Fingerprint, i64)> {
+    let Op::Download { uid, link, .. } = op else { return None };
+    match link.map(|link| part.base.get(&link)) {
+        None => part.messages.get(uid).map(|m| (m.fingerprint, m.internal_date)),
+        Some(Some(Link { state: LinkState::Downloading { .. }, content, internal_date, .. })) => {
+            Some(((*content)?.fingerprint, (*internal_date)?))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Returns the content of a file that is to be uploaded, and was not there before.
+fn file_that_comes(part: &Part, op: &Op) -> Option<ContentKey> {
+    let Op::Upload { name, .. } = op else { return None };
+    // What is kept in its place did not come from another.
+    if content_removed(part, op).is_some() { None } else { part.files.get(name).copied() }
+}
+
 fn content_synced(part: &Part, link: LinkId) -> Option<ContentKey> {
     let link = part.base.get(&link).filter(|link| matches!(link.state, LinkState::Synced { .. }))?;
     link.content
@@ -100,35 +131,31 @@ fn content_synced(part: &Part, link: LinkId) -> Option<ContentKey> {
 /// `Follow`, where the content proves it. So it is if the other side changed the flags meanwhile, and the message would
 /// have been kept: they go along, and are merged where it goes. In one mailbox both become `Adopt`: only a number or a name changed.
 ///
+/// What both sides moved, and so its mailbox is without, goes where the server has it: with `Download` and `Upload`
+/// elsewhere it becomes `Follow` from the one place to the other, or `Join` where both are the same.
+///
 /// A file's content is its digest. A message's is its fingerprint together with its INTERNALDATE, which a move keeps; a
 /// fingerprint that stands for different contents proves nothing.
 ///
-/// What an interrupted upload may have brought somewhere is neither expunged nor uploaded elsewhere yet: it may be half
-/// of a move, and only the answer to that upload can tell what the other half is.
+/// What an interrupted transfer may have brought somewhere is neither removed nor transferred elsewhere yet: it may be
+/// half of a move, and only what became of that transfer can tell what the other half is.
 pub fn find(parts: &mut BTreeMap<MailboxId, Part>) {
     postpone(parts);
     pair(
         parts,
         content_expunged,
-        |part, op| {
-            let Op::Upload { name, .. } = op else { return None };
-            // What is kept in its place did not come from another.
-            let came = content_removed(part, op).is_none();
-            part.files.get(name).filter(|_| came).map(|content| content.digest)
-        },
+        |part, op| file_that_comes(part, op).map(|content| content.digest),
         |link| link.content.map(|c| c.digest),
         move_there,
     );
     pair(
         parts,
         content_removed,
-        |part, op| {
-            let Op::Download { uid, link: None, .. } = op else { return None };
-            part.messages.get(uid).map(|m| (m.fingerprint, m.internal_date))
-        },
+        message_that_comes,
         |link| Some((link.content?.fingerprint, link.internal_date?)),
         follow_here,
     );
+    meet(parts);
 }
 
 fn postpone(parts: &mut BTreeMap<MailboxId, Part>) {
@@ -139,19 +166,114 @@ fn postpone(parts: &mut BTreeMap<MailboxId, Part>) {
     if unanswered.is_empty() {
         return;
     }
+    let lost = |part: &Part| -> Vec<Fingerprint> {
+        let lost = part.plan.iter().filter_map(|planned| content_lost(part, planned));
+        lost.filter(|content| unanswered.contains(content)).map(|content| content.fingerprint).collect()
+    };
+    let lost: BTreeSet<Fingerprint> = parts.values().flat_map(lost).collect();
     for part in parts.values_mut() {
         let mut plan = std::mem::take(&mut part.plan);
         let count = plan.len();
         plan.retain(|planned| {
             let content = match &planned.op {
                 Op::Upload { link: None, name, .. } => part.files.get(name).copied(),
-                op => content_expunged(part, op),
+                Op::Download { .. } if message_that_comes(part, &planned.op).is_some_and(|m| lost.contains(&m.0)) => {
+                    return false;
+                }
+                op => content_expunged(part, op)
+                    .or_else(|| content_removed(part, op))
+                    .or_else(|| content_lost(part, planned)),
             };
             content.is_none_or(|content| !unanswered.contains(&content))
         });
         part.postponed = plan.len() < count;
         part.plan = plan;
     }
+}
+
+/// Takes what both sides moved to where the server has it.
+fn meet(parts: &mut BTreeMap<MailboxId, Part>) {
+    let lost: Vec<(MailboxId, Link, ContentKey)> = parts
+        .iter()
+        .flat_map(|(id, part)| part.plan.iter().map(move |planned| (*id, part, planned)))
+        .filter_map(|(id, part, planned)| {
+            let content = content_lost(part, planned)?;
+            Some((id, part.base.get(&planned.op.link()?)?.clone(), content))
+        })
+        .collect();
+    if lost.is_empty() {
+        return;
+    }
+    let mut messages = arrivals(parts, message_that_comes);
+    let mut files = arrivals(parts, |part, op| file_that_comes(part, op).map(|content| content.digest));
+    for (left, link, content) in lost {
+        let Some(date) = link.internal_date else { continue };
+        let Some(came_there) = messages.get_mut(&(content.fingerprint, date)).filter(|found| !found.is_empty()) else {
+            continue;
+        };
+        let Some(came_here) = files.get_mut(&content.digest).filter(|found| !found.is_empty()) else { continue };
+        // The same place on both sides, if there is one.
+        let same = |(id, _): &&(MailboxId, Op)| came_here.iter().any(|(other, _)| other == id);
+        let (there, download) = came_there.iter().find(same).unwrap_or(&came_there[0]).clone();
+        let (here, upload) = came_here.iter().find(|(id, _)| *id == there).unwrap_or(&came_here[0]).clone();
+        let Some(op) = meeting(parts, &link, (there, &download), (here, &upload)) else { continue };
+        came_there.retain(|(_, op)| *op != download);
+        came_here.retain(|(_, op)| *op != upload);
+        if let Some(part) = parts.get_mut(&there) {
+            part.plan.retain(|planned| planned.op != download);
+        }
+        // Its row goes with the file. Where it was is to be looked at again, whatever comes of that.
+        if let Some(part) = parts.get_mut(&left) {
+            part.plan.retain(|planned| planned.op.link() != Some(link.id));
+            part.postponed = true;
+        }
+        if let Some(part) = parts.get_mut(&here) {
+            part.plan.retain(|planned| planned.op != upload);
+            part.plan.push(Planned { op, why: Why::MovedOnBoth });
+            part.base.entry(link.id).or_insert(link);
+        }
+    }
+}
+
+/// Returns what to do about a message that the server has at one place now, and its file at another.
+fn meeting(
+    parts: &BTreeMap<MailboxId, Part>,
+    link: &Link,
+    (there, download): (MailboxId, &Op),
+    (here, upload): (MailboxId, &Op),
+) -> Option<Op> {
+    let Op::Download { link: into, uid, flags, .. } = download else { return None };
+    let Op::Upload { link: half, name, .. } = upload else { return None };
+    let (into, uid, flags, name) = (*into, *uid, flags.clone(), name.clone());
+    if here == there {
+        return half.is_none().then_some(Op::Join { link: link.id, into, uid, name });
+    }
+    let link = match half {
+        None => link.id,
+        // The file's own row, of a move that came too late for the message.
+        Some(half) => *half,
+    };
+    let is_upload = |link: &Link| matches!(link.state, LinkState::Uploading { .. });
+    if half.is_some() && !parts.get(&here)?.base.get(&link).is_some_and(is_upload) {
+        return None;
+    }
+    Some(Op::Follow { link, name, to: parts.get(&there)?.name.clone(), into, uid, flags })
+}
+
+/// Returns what came to any place, by what identifies it.
+fn arrivals<K: Ord>(
+    parts: &BTreeMap<MailboxId, Part>,
+    came: impl Fn(&Part, &Op) -> Option<K>,
+) -> BTreeMap<K, Vec<(MailboxId, Op)>> {
+    let mut arrivals: BTreeMap<K, Vec<(MailboxId, Op)>> = BTreeMap::new();
+    for (id, part) in parts {
+        for planned in &part.plan {
+            if let Some(key) = came(part, &planned.op) {
+                arrivals.entry(key).or_default().push((*id, planned.op.clone()));
+            }
+        }
+    }
+    arrivals
 }
 
 /// Finds for each op of which `gone` knows the content one whose `came` is the same, and lets `join` make one of both.
@@ -162,14 +284,7 @@ fn pair<K: Ord>(
     key: impl Fn(&Link) -> Option<K>,
     join: impl Fn(&Op, &Op, &MailboxName, bool) -> Option<Planned>,
 ) {
-    let mut arrivals: BTreeMap<K, Vec<(MailboxId, Op)>> = BTreeMap::new();
-    for (id, part) in parts.iter() {
-        for planned in &part.plan {
-            if let Some(key) = came(part, &planned.op) {
-                arrivals.entry(key).or_default().push((*id, planned.op.clone()));
-            }
-        }
-    }
+    let mut arrivals = arrivals(parts, came);
     if arrivals.is_empty() {
         return;
     }
@@ -232,12 +347,12 @@ fn move_there(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Opti
 
 fn follow_here(leaving: &Op, arriving: &Op, to: &MailboxName, same: bool) -> Option<Planned> {
     let (Op::Remove { link, name, .. } | Op::Upload { link: Some(link), name, .. }) = leaving else { return None };
-    let Op::Download { uid, flags, .. } = arriving else { return None };
-    let (link, uid, name) = (*link, *uid, name.clone());
-    let op = if same {
-        Op::Adopt { link, uid, name }
-    } else {
-        Op::Follow { link, name, to: to.clone(), uid, flags: flags.clone() }
+    let Op::Download { link: into, uid, flags, .. } = arriving else { return None };
+    let (link, into, uid, name) = (*link, *into, *uid, name.clone());
+    let op = match (same, into) {
+        (true, None) => Op::Adopt { link, uid, name },
+        (true, into) => Op::Join { link, into, uid, name },
+        (false, into) => Op::Follow { link, name, to: to.clone(), into, uid, flags: flags.clone() },
     };
     Some(Planned { op, why: Why::MovedOnServer })
 }
@@ -427,6 +542,69 @@ mod tests {
         let op = Op::Upload { link: Some(LinkId(3)), name: name("x"), flags: Flags::new() };
         b.plan.push(Planned { op, why: Why::Interrupted });
         assert_eq!(result(leaving(), b), "A: move uid 7 to B x: moved here\nA: expunge uid 8: deleted here\n");
+    }
+
+    fn lost(part: &mut Part, id: i64) {
+        part.plan.push(Planned { op: Op::Forget { link: LinkId(id) }, why: Why::DeletedOnBoth });
+    }
+
+    #[test]
+    fn what_both_moved_goes_where_the_server_has_it() {
+        let moved = || {
+            let mut a = part("A");
+            known(&mut a, 1, 7, "old", content(1, 1), 5);
+            lost(&mut a, 1);
+            a
+        };
+        let run = |b: Part, c: Part| {
+            let mut parts = BTreeMap::from([(MailboxId(1), moved()), (MailboxId(2), b), (MailboxId(3), c)]);
+            find(&mut parts);
+            // Whatever comes of it, the place that it left is looked at again.
+            let gone = parts[&MailboxId(1)].plan.is_empty();
+            assert_eq!(parts[&MailboxId(1)].postponed, gone);
+            parts.values().flat_map(|p| p.plan.iter().map(move |o| format!("{}: {o}\n", p.name))).collect::<String>()
+        };
+        let why = "moved on both sides: the server's place wins";
+        // To two places.
+        let (mut b, mut c) = (part("B"), part("C"));
+        comes_here(&mut b, "new", content(1, 1));
+        comes_there(&mut c, 3, content(1, 1), 5);
+        assert_eq!(run(b, c), format!("B: follow new to C uid 3: {why}\n"));
+        // To one.
+        let (mut b, mut c) = (part("B"), part("C"));
+        comes_here(&mut b, "new", content(1, 1));
+        comes_there(&mut b, 3, content(1, 1), 5);
+        comes_here(&mut c, "other", content(2, 2));
+        assert_eq!(run(b, c), format!("B: join uid 3 new: {why}\nC: upload other (): new here\n"));
+        // An earlier run was about to follow, and the file went elsewhere meanwhile.
+        let (mut b, mut c) = (part("B"), part("C"));
+        comes_here(&mut b, "new", content(1, 1));
+        interrupted(&mut c, 9, 3, content(1, 1), 5);
+        assert_eq!(run(b, c), format!("B: follow new to C uid 3: {why}\n"));
+        // Deleted on one side.
+        let (mut b, c) = (part("B"), part("C"));
+        comes_there(&mut b, 3, content(1, 1), 5);
+        assert_eq!(run(b, c), "A: forget link 1: deleted on both sides\nB: download uid 3 (): new on the server\n");
+    }
+
+    /// A download that an earlier run began, and whose file is not there.
+    fn interrupted(part: &mut Part, id: i64, u: u64, content: ContentKey, date: i64) {
+        let (id, flags) = (LinkId(id), Flags::new());
+        let state = LinkState::Downloading { uid: uid(u), name: name("old"), flags: flags.clone() };
+        part.base.insert(id, Link { id, state, content: Some(content), internal_date: Some(date), inode: None });
+        let op = Op::Download { link: Some(id), uid: uid(u), name: Some(name("old")), flags };
+        part.plan.push(Planned { op, why: Why::Interrupted });
+    }
+
+    #[test]
+    fn a_move_that_was_about_to_be_followed_is_followed() {
+        let (mut a, mut b) = (part("A"), part("B"));
+        known(&mut a, 1, 7, "old", content(1, 1), 5);
+        // Changed here meanwhile, so that it would be kept.
+        let op = Op::Upload { link: Some(LinkId(1)), name: name("old"), flags: Flags::new() };
+        a.plan.push(Planned { op, why: Why::ChangedHere });
+        interrupted(&mut b, 9, 3, content(1, 1), 5);
+        assert_eq!(result(a, b), "A: follow old to B uid 3: moved on the server\n");
     }
 
     #[test]

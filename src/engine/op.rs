@@ -52,6 +52,17 @@ pub enum Op {
         /// The file.
         name: UniqueName,
     },
+    /// Both sides moved a message to this mailbox: what they have here is one message, and its row comes along.
+    Join {
+        /// The row in the mailbox that it left.
+        link: LinkId,
+        /// The row that already stands for the message here, if there is one.
+        into: Option<LinkId>,
+        /// The message.
+        uid: Uid,
+        /// The file.
+        name: UniqueName,
+    },
     /// The file under this name is another message now: the old one has no file any more.
     Supersede {
         /// The row.
@@ -88,12 +99,14 @@ pub enum Op {
     },
     /// Move the file to where the server's message was moved.
     Follow {
-        /// The row in the mailbox that it leaves.
+        /// The row: in the mailbox that the file leaves, or in the one that both sides moved it out of.
         link: LinkId,
-        /// The file there.
+        /// The file.
         name: UniqueName,
         /// The mailbox that it goes to.
         to: MailboxName,
+        /// The row that already stands for the message there, if there is one.
+        into: Option<LinkId>,
         /// The message there.
         uid: Uid,
         /// The message's flags.
@@ -152,6 +165,8 @@ pub enum Why {
     MovedOnServer,
     /// Moved here.
     MovedHere,
+    /// Moved on both sides: the server's place wins.
+    MovedOnBoth,
 }
 
 impl Why {
@@ -172,6 +187,7 @@ impl Why {
             Self::ReplacedHere => "another message has its file name",
             Self::MovedOnServer => "moved on the server",
             Self::MovedHere => "moved here",
+            Self::MovedOnBoth => "moved on both sides: the server's place wins",
         }
     }
 }
@@ -193,6 +209,7 @@ impl Op {
             Self::Download { link, .. } | Self::Upload { link, .. } => *link,
             Self::MergeFlags { link, .. }
             | Self::Adopt { link, .. }
+            | Self::Join { link, .. }
             | Self::Supersede { link, .. }
             | Self::Keep { link, .. }
             | Self::Forget { link }
@@ -213,6 +230,7 @@ impl Op {
             | Self::Upload { .. }
             | Self::MergeFlags { .. }
             | Self::Adopt { .. }
+            | Self::Join { .. }
             | Self::Supersede { .. }
             | Self::Keep { .. }
             | Self::Forget { .. }
@@ -229,6 +247,7 @@ impl Op {
             Self::Upload { .. } => "upload",
             Self::MergeFlags { .. } => "flags",
             Self::Adopt { .. } => "adopt",
+            Self::Join { .. } => "join",
             Self::Supersede { .. } => "supersede",
             Self::Keep { .. } => "keep",
             Self::Forget { .. } => "forget",
@@ -256,7 +275,7 @@ impl fmt::Display for Op {
                 }
                 Ok(())
             }
-            Self::Adopt { uid, name, .. } => write!(f, "{kind} uid {uid} {name}"),
+            Self::Adopt { uid, name, .. } | Self::Join { uid, name, .. } => write!(f, "{kind} uid {uid} {name}"),
             Self::Supersede { name, .. } => write!(f, "{kind} {name}"),
             Self::Keep { link, side } => {
                 write!(f, "{kind} link {} {}", link.0, if *side == Side::Local { "here" } else { "on the server" })

@@ -439,7 +439,9 @@ impl World {
                 self.step()?;
                 self.set(*link, None);
             }
-            Op::Supersede { .. } | Op::Keep { .. } | Op::Move { .. } | Op::Follow { .. } => panic!("not here: {op}"),
+            Op::Join { .. } | Op::Supersede { .. } | Op::Keep { .. } | Op::Move { .. } | Op::Follow { .. } => {
+                panic!("not here: {op}")
+            }
         }
         Ok(())
     }

@@ -72,7 +72,7 @@ impl Pass<'_> {
                 one.part.files = tokio::task::spawn_blocking(keys).await?;
             }
         }
-        let sizes = moves::sizes_removed_here(examined.iter().map(|e| &e.part));
+        let sizes = moves::sizes_gone_there(examined.iter().map(|e| &e.part));
         if !sizes.is_empty() {
             for one in &mut *examined {
                 one.part.messages = self.candidates(one, &sizes).await?;

@@ -138,7 +138,8 @@ pub fn header_digest(header: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// Hashes a header up to the first empty line, without the line ends before it.
+/// Hashes a header up to the first empty line, without the line ends before it. Where no CRLFCRLF ends it, two LFs do:
+/// so do servers that keep bare LFs read it.
 #[derive(Clone)]
 struct HeaderHasher {
     /// Everything, until the header has ended.
@@ -147,12 +148,16 @@ struct HeaderHasher {
     before_run: Option<Sha256>,
     /// How much of CRLFCRLF stands at the end; all four bytes of it end the header.
     matched: u8,
+    /// The last byte was an LF.
+    after_lf: bool,
+    /// As `before_run` was at the first two LFs.
+    before_lfs: Option<Sha256>,
 }
 
 impl Default for HeaderHasher {
     /// A message may begin with the empty line, so its beginning counts as the end of a line.
     fn default() -> Self {
-        Self { all: Sha256::new(), before_run: None, matched: 2 }
+        Self { all: Sha256::new(), before_run: None, matched: 2, after_lf: false, before_lfs: None }
     }
 }
 
@@ -161,7 +166,7 @@ impl HeaderHasher {
         while self.matched < 4 {
             let text = memchr2(b'\r', b'\n', piece).unwrap_or(piece.len());
             if text > 0 {
-                (self.before_run, self.matched) = (None, 0);
+                (self.before_run, self.matched, self.after_lf) = (None, 0, false);
                 self.all.update(&piece[..text]);
             }
             let Some(&end) = piece.get(text) else { return };
@@ -174,12 +179,17 @@ impl HeaderHasher {
                 (_, b'\r') => 1,
                 _ => 0,
             };
+            if self.after_lf && end == b'\n' && self.before_lfs.is_none() {
+                self.before_lfs.clone_from(&self.before_run);
+            }
+            self.after_lf = end == b'\n';
             piece = &piece[text + 1..];
         }
     }
 
     fn finish(self) -> Digest {
-        Digest(self.before_run.unwrap_or(self.all).finalize().into())
+        let cut = if self.matched == 4 { self.before_run } else { self.before_lfs.or(self.before_run) };
+        Digest(cut.unwrap_or(self.all).finalize().into())
     }
 }
 
@@ -523,7 +533,8 @@ mod tests {
         #[test]
         fn the_header_is_what_precedes_the_empty_line(bytes in hostile()) {
             let end = if bytes.starts_with(b"\r\n") { 0 } else {
-                bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(bytes.len())
+                let crlfs = bytes.windows(4).position(|w| w == b"\r\n\r\n");
+                crlfs.or_else(|| bytes.windows(2).position(|w| w == b"\n\n")).unwrap_or(bytes.len())
             };
             let header = &bytes[..end];
             let trimmed = header.iter().rposition(|b| !b"\r\n".contains(b)).map_or(0, |last| last + 1);

@@ -67,7 +67,7 @@ pub enum SkipReason {
     TooLarge(u64),
     /// The server does not give or take it; its words.
     Refused(String),
-    /// The local file is empty, unreadable, or no file; what it is.
+    /// The message has no content, or its file is unreadable, or no file; what it is.
     Unusable(String),
     /// Deleted on the other side, and kept on this one by the user's policy.
     Kept,

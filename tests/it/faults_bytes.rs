@@ -90,6 +90,9 @@ fn bodies() -> Vec<Vec<u8>> {
         b"Subject: only header\r\n".to_vec(),
         b"\xef\xbb\xbfSubject: byte order mark\r\n\r\nx\r\n".to_vec(),
         b"Subject: dot\r\n\r\n.\r\n..\r\n".to_vec(),
+        b"Subject: bare LF\n\na\n\nb\n".to_vec(),
+        b"Subject: bare LF with a CR\n\na\rb\n".to_vec(),
+        b"Subject: bare LF, then not\n\na\r\n\r\nb\n".to_vec(),
         b"\r\n".to_vec(),
         b"{5}\r\n)\r\n* 1 EXPUNGE\r\n".to_vec(),
         line,
@@ -158,6 +161,30 @@ fn t36_line_feeds_alone_are_kept_as_served() {
     scene.server.state().set_flags("INBOX", 1, &["\\Seen"]);
     scene.assert_heals();
     assert_eq!(scene.server.state().messages("INBOX")[0].bytes, mail);
+}
+
+/// An empty message is skipped and told; the rest is in sync. Should it have content one day, it comes.
+#[test]
+fn t17_an_empty_message_is_skipped_until_it_has_content() {
+    for profile in [Profile::Full, Profile::Outlook] {
+        let scene = Scene::synced(profile, 1);
+        let uid = scene.server.state().append("INBOX", b"", &[], 1000);
+        scene.sync_says(1, &[&format!("UID {uid} was skipped: it is empty on the server")]);
+        let status = scene.account.run(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+        let inbox = &status["accounts"][0]["mailboxes"][0];
+        assert_eq!(inbox["skipped"][0]["uid"], uid);
+        assert!(!inbox["last_complete"].is_null() && inbox["problem"].is_null(), "{inbox}");
+        // What is known is not asked for again, until a day is over.
+        let _ = scene.server.take_commands();
+        scene.sync_says(1, &["1 messages are skipped"]);
+        assert!(!scene.server.take_commands().iter().any(|c| c.args.contains("BODY.PEEK[]")));
+        let late = b"Subject: late\r\n\r\nx\r\n".to_vec();
+        scene.server.state().mailbox_mut("INBOX").messages.get_mut(&uid).unwrap().bytes = late;
+        assert_eq!(scene.account.run(&["sync", "--full"]).code, 0);
+        scene.assert_heals();
+        assert_eq!(scene.account.files("INBOX").len(), 2);
+    }
 }
 
 /// Real servers normalise; what they serve is what counts.

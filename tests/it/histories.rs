@@ -68,8 +68,6 @@ struct Ledger {
     in_pass: bool,
     /// The epochs in which the server refused something.
     blind: BTreeSet<u32>,
-    /// The epochs in which a pass was killed.
-    killed: BTreeSet<u32>,
     bodies: u32,
     mailboxes: u32,
     /// Mailboxes that were renamed or deleted since the last complete pass: left alone, for what comes of the same
@@ -426,9 +424,6 @@ impl History {
         let ledger = &mut *self.ledger.lock().unwrap();
         ledger.in_pass = false;
         assert!(!output.stdout.contains("united"), "a crash was taken for a lost database: {}", output.stdout);
-        if output.code == -1 {
-            ledger.killed.insert(ledger.epoch);
-        }
         if output.code == 0 {
             ledger.epoch += 1;
             ledger.frozen.clear();
@@ -465,32 +460,21 @@ impl History {
     }
 }
 
-/// What may come of the deeds of two users at once, or of one during a pass.
-struct Doubt {
-    /// More copies than there were, and with other flags: the body was moved to different places, before the other side
-    /// had it, to or from where the server refused to let anybody look, or while a pass looked.
-    doubled: bool,
-    /// Other flags: it was moved there and flagged here, and a pass was killed between the intent to follow and the
-    /// deed. Then it is downloaded where it is, and what was flagged goes to the graveyard.
-    flags: bool,
-}
-
-impl Doubt {
-    fn about(events: &[Event], ledger: &Ledger) -> Self {
-        let crossing = |one: fn(&Event) -> bool, other: fn(&Event) -> bool| {
-            events.iter().filter(|e| one(e)).any(|e| events.iter().any(|f| other(f) && f.crosses(e)))
-        };
-        let moved = |e: &Event| e.deed == Deed::Moved;
-        let created = |e: &Event| e.deed == Deed::Created;
-        let flagged = |e: &Event| matches!(e.deed, Deed::Set(_) | Deed::Cleared(_));
-        let moved_in = |epochs: &BTreeSet<u32>| {
-            events.iter().any(|e| moved(e) && e.epochs.clone().any(|epoch| epochs.contains(&epoch)))
-        };
-        let in_pass = |which: fn(&Event) -> bool| events.iter().any(|e| which(e) && e.is_in_pass());
-        let raced = in_pass(moved) || in_pass(flagged) && crossing(moved, flagged);
-        let doubled = crossing(moved, moved) || crossing(created, moved) || moved_in(&ledger.blind) || raced;
-        Self { doubled, flags: doubled || moved_in(&ledger.killed) && crossing(moved, flagged) }
-    }
+/// Tells whether a body may be there more often than it was, and with other flags: it was moved before the other side had
+/// it, to or from where the server refused to let anybody look, or while a pass looked.
+fn may_double(events: &[Event], ledger: &Ledger) -> bool {
+    let crossing = |one: fn(&Event) -> bool, other: fn(&Event) -> bool| {
+        events.iter().filter(|e| one(e)).any(|e| events.iter().any(|f| other(f) && f.crosses(e)))
+    };
+    let moved = |e: &Event| e.deed == Deed::Moved;
+    let created = |e: &Event| e.deed == Deed::Created;
+    let flagged = |e: &Event| matches!(e.deed, Deed::Set(_) | Deed::Cleared(_));
+    let refused = |e: &Event| e.epochs.clone().any(|epoch| ledger.blind.contains(&epoch));
+    let in_pass = |which: fn(&Event) -> bool| events.iter().any(|e| which(e) && e.is_in_pass());
+    crossing(created, moved)
+        || events.iter().any(|e| moved(e) && refused(e))
+        || in_pass(moved)
+        || in_pass(flagged) && crossing(moved, flagged)
 }
 
 /// Returns what of the end is not what the users did.
@@ -510,20 +494,20 @@ fn judge(ledger: &Ledger, end: &BTreeMap<String, Vec<Mail>>) -> Vec<String> {
         if copies.len() + deleted < created {
             wrong.push(format!("{body} was lost: {events:?}"));
         }
-        let doubt = Doubt::about(events, ledger);
-        if copies.len() > created && sure && !doubt.doubled {
+        let doubt = may_double(events, ledger);
+        if copies.len() > created && sure && !doubt {
             wrong.push(format!("{body} is there {} times: {events:?}", copies.len()));
         }
         let last = events.last().unwrap();
         let stays_deleted = last.deed == Deed::Deleted
             && created == 1
             && sure
-            && !doubt.doubled
+            && !doubt
             && !events.iter().any(|other| other.crosses(last));
         if stays_deleted && copies.iter().any(|(mailbox, _)| *mailbox != "Trash") {
             wrong.push(format!("{body} is back: {events:?}"));
         }
-        if created == 1 && deleted == 0 && sure && !doubt.flags {
+        if created == 1 && deleted == 0 && sure && !doubt {
             for (_, mail) in &copies {
                 for (flag, _) in FLAGS {
                     let (set, cleared) = (count(&Deed::Set(flag)), count(&Deed::Cleared(flag)));

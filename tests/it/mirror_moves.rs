@@ -68,15 +68,54 @@ fn messages_that_move_take_their_files_along() {
     });
 }
 
-/// The two files are not known to be one message any more, and two are better than none.
+/// The server's place wins, and the flags of both are merged. What both moved to one place is one there.
 #[test]
-fn moved_to_two_places() {
+fn moved_on_both_sides() {
     everywhere(|host| {
-        let world = filled(host, &["stays", "a", "also-stays", "b"]);
-        world.move_here("INBOX", "a", "Work");
-        world.move_there("INBOX", "a", "Archive");
+        let world = filled(host, &["stays", "a", "b", "c", "d", "also-stays"]);
+        for (subject, here, there) in
+            [("a", "Work", "Archive"), ("b", "Archive", "Work"), ("c", "Work", "Work"), ("d", "Archive", "Archive")]
+        {
+            let file = world.move_here("INBOX", subject, here);
+            world.move_there("INBOX", subject, there);
+            world.flag(there, subject, "+\\Flagged");
+            // Some mail readers give it another name.
+            let file = match subject {
+                "b" | "d" => {
+                    let renamed = file.with_file_name(format!("another-{subject}:2,"));
+                    fs::rename(&file, &renamed).unwrap();
+                    renamed
+                }
+                _ => file,
+            };
+            world.account.set_info(&file, "RS");
+        }
         world.mirror();
-        assert_eq!(world.listing(), "Archive: a; INBOX: also-stays b stays; Work: a");
+        assert_eq!(world.listing(), "Archive: a d; INBOX: also-stays stays; Work: b c");
+        world.assert_no_transfer();
+        for (mailbox, subject) in [("Archive", "a"), ("Work", "b"), ("Work", "c"), ("Archive", "d")] {
+            let flags = &world.flags(mailbox)[subject];
+            assert!(["\\Answered", "\\Flagged", "\\Seen"].iter().all(|f| flags.contains(f)), "{subject}: {flags}");
+        }
+        assert!(world.graveyard().is_empty());
+    });
+}
+
+/// Copies are counted: what both moved away, out of several, is one.
+#[test]
+fn one_of_several_equal_messages_is_moved_on_both_sides() {
+    everywhere(|host| {
+        if !host.has("UIDPLUS") {
+            return;
+        }
+        for which in 0..3 {
+            let world = filled(host, &["same", "same", "same"]);
+            let file = world.files("INBOX", "same").remove(which);
+            world.account.move_to(&file, "Work");
+            world.move_there("INBOX", "same", "Archive");
+            world.mirror();
+            assert_eq!(world.listing().matches("same").count(), 3, "{}", world.listing());
+        }
     });
 }
 

@@ -1,6 +1,7 @@
 //! The ops that change nothing but the base.
 
 use super::Site;
+use crate::db::NewLink;
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
@@ -59,6 +60,47 @@ pub(super) async fn write_down(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut
             if let Some(link) = link {
                 tx.set_link(link)?;
             }
+            tx.journal(entry)?;
+        }
+        Ok(())
+    });
+    write.await
+}
+
+/// Carries out `Join`, in one commit: the row of the mailbox that both sides moved a message out of goes, and one here
+/// stands for it with the same flags, so that what was changed on either side meanwhile is merged.
+pub(super) async fn join(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Outcome) -> Result<(), Error> {
+    let mut writes = Vec::new();
+    for planned in ops {
+        let Op::Join { link, into, uid, name } = &planned.op else { continue };
+        let (Some(link), Some(file)) = (site.base.get(link), site.file(name)) else {
+            outcome.left = true;
+            continue;
+        };
+        let LinkState::Synced { flags, .. } = &link.state else { continue };
+        let maildir = std::sync::Arc::clone(&site.maildir);
+        let keyed = tokio::task::spawn_blocking(move || maildir.key(&file)).await?;
+        let Some(keyed) = keyed.ok().filter(|keyed| link.content == Some(keyed.key)) else {
+            outcome.left = true;
+            continue;
+        };
+        let state = LinkState::Synced { uid: *uid, name: name.clone(), flags: flags.clone() };
+        let Link { id, content, internal_date, .. } = link.clone();
+        let new = NewLink { state, content, internal_date, inode: Some(keyed.inode) };
+        writes.push((id, *into, new, site.entry(&planned, None)));
+    }
+    if writes.is_empty() {
+        return Ok(());
+    }
+    site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
+    let mailbox = site.mailbox.id;
+    let write = site.pass.commit(move |tx| {
+        for (old, into, new, entry) in &writes {
+            tx.delete_link(*old)?;
+            if let Some(into) = into {
+                tx.delete_link(*into)?;
+            }
+            tx.insert_link(mailbox, new)?;
             tx.journal(entry)?;
         }
         Ok(())

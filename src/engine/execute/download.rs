@@ -66,7 +66,7 @@ pub(super) async fn download(
     let fetched = session.bodies(&uids, sender).await;
     let end = writer.await?;
     // The disk's reason first: a writer that gave up is why nobody took what was fetched.
-    let left = end?;
+    let Withheld { mut left, empty } = end?;
     match fetched {
         Ok(()) => {}
         Err(imap::Error::TooLarge { .. }) => {
@@ -76,6 +76,7 @@ pub(super) async fn download(
         }
         Err(error) => return Err(error.into()),
     }
+    left.extend(skip_empty(site, session, empty).await?);
     if !left.is_empty() {
         // Listed, but not given: it may be given later (Exchange), or be gone by now.
         outcome.left = true;
@@ -103,24 +104,60 @@ async fn skip_too_large(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<
     .await;
     let sizes: BTreeMap<Uid, u64> = session.done(result)?;
     let limit = site.pass.account.max_message_size;
-    let id = site.mailbox.id;
-    let large: Vec<_> = sizes
+    let large = sizes
         .into_iter()
         .filter(|(_, size)| *size > limit)
-        .filter_map(|(uid, size)| Some((uid, size, left.get(&uid)?.link)))
+        .filter_map(|(uid, size)| Some((uid, left.get(&uid)?.link, SkipReason::TooLarge(size))))
         .collect();
-    site.pass.tally(&site.mailbox.name, |t| t.skipped += large.len() as u64);
+    skip(site, large).await
+}
+
+/// Writes down which messages are empty, and returns those that the server says are not: it may give them later.
+async fn skip_empty(
+    site: &Site<'_>,
+    session: &mut Session,
+    mut empty: BTreeMap<Uid, Wanted>,
+) -> Result<BTreeMap<Uid, Wanted>, Error> {
+    if empty.is_empty() {
+        return Ok(empty);
+    }
+    let sizes = session.sizes(&empty.keys().copied().collect()).await?;
+    let void: Vec<(Uid, Wanted)> = empty.extract_if(.., |uid, _| sizes.get(uid) == Some(&0)).collect();
+    if void.is_empty() {
+        return Ok(empty);
+    }
+    let why = || "it is empty on the server, which is asked again once a day".to_owned();
+    for (uid, _) in &void {
+        site.pass.problem(&site.mailbox.name, format!("message UID {uid} was skipped: {}", why()));
+    }
+    let void = void.into_iter().map(|(uid, wanted)| (uid, wanted.link, SkipReason::Unusable(why())));
+    skip(site, void.collect()).await?;
+    Ok(empty)
+}
+
+/// Writes down which messages are not downloaded, and why.
+async fn skip(site: &Site<'_>, messages: Vec<(Uid, Option<LinkId>, SkipReason)>) -> Result<(), Error> {
+    site.pass.tally(&site.mailbox.name, |t| t.skipped += messages.len() as u64);
+    let id = site.mailbox.id;
     let write = site.pass.commit(move |tx| {
-        for (uid, size, link) in &large {
+        for (uid, link, reason) in messages {
             if let Some(link) = link {
-                tx.delete_link(*link)?;
+                tx.delete_link(link)?;
             }
-            let state = LinkState::Skipped { uid: Some(*uid), name: None, reason: SkipReason::TooLarge(*size) };
+            let state = LinkState::Skipped { uid: Some(uid), name: None, reason };
             tx.insert_link(id, &NewLink { state, content: None, internal_date: None, inode: None })?;
         }
         Ok(())
     });
     write.await
+}
+
+/// What was wanted, and did not come.
+struct Withheld {
+    /// Nothing was said about it.
+    left: BTreeMap<Uid, Wanted>,
+    /// It came without content.
+    empty: BTreeMap<Uid, Wanted>,
 }
 
 /// A message in a batch.
@@ -142,11 +179,11 @@ fn deliver(
     mut wanted: BTreeMap<Uid, Wanted>,
     mut messages: mpsc::Receiver<Fetched>,
     finisher: Finisher,
-) -> Result<BTreeMap<Uid, Wanted>, Error> {
+) -> Result<Withheld, Error> {
     std::thread::scope(|scope| {
         let (batches, written) = sync_channel::<(Delivery<'_>, Vec<Arrived>)>(1);
         let finisher = scope.spawn(move || finisher.run(written));
-        let mut empty = Vec::new();
+        let mut empty = BTreeMap::new();
         let mut write = || {
             let (mut delivery, mut batch) = (Delivery::new(maildir, line_endings)?, Vec::new());
             let (mut bytes, mut begun) = (0, Instant::now());
@@ -161,7 +198,7 @@ fn deliver(
                     begun = Instant::now();
                 }
                 if matches!(fetched.body, Body::Nothing) {
-                    empty.push((fetched.uid, want));
+                    empty.insert(fetched.uid, want);
                     continue;
                 }
                 let arrived = write(&mut delivery, fetched, want)?;
@@ -184,8 +221,7 @@ fn deliver(
         drop(batches);
         let finished = finisher.join().map_err(|_| Error::Worker("the delivery of messages".to_owned()))?;
         finished.and(written)?;
-        wanted.extend(empty);
-        Ok(wanted)
+        Ok(Withheld { left: wanted, empty })
     })
 }
 

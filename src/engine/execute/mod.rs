@@ -120,6 +120,7 @@ pub(super) async fn add(site: &Site<'_>, mut plan: Vec<Planned>, outcome: &mut O
     let mut take = |wanted: fn(&Op) -> bool| plan.extract_if(.., |p| wanted(&p.op)).collect::<Vec<_>>();
     let bookkeeping =
         take(|op| matches!(op, Op::Adopt { .. } | Op::Forget { .. } | Op::Supersede { .. } | Op::Keep { .. }));
+    let joins = take(|op| matches!(op, Op::Join { .. }));
     let merges = take(|op| matches!(op, Op::MergeFlags { .. }));
     let moves = take(|op| matches!(op, Op::Move { .. }));
     let follows = take(|op| matches!(op, Op::Follow { .. }));
@@ -129,6 +130,7 @@ pub(super) async fn add(site: &Site<'_>, mut plan: Vec<Planned>, outcome: &mut O
     let downloads = plan;
 
     base::write_down(site, bookkeeping, outcome).await?;
+    base::join(site, joins, outcome).await?;
     relocate::follow(site, follows, outcome).await?;
     let needs_server = [&merges, &moves, &uploads, &downloads].into_iter().any(|ops| !ops.is_empty());
     if !needs_server {

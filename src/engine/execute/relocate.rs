@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Place, Site};
-use crate::db::NewLink;
+use crate::db::{self, NewLink, Tx};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::observe::raw_name;
 use crate::engine::op::{Op, Planned};
 use crate::imap::Session;
-use crate::maildir::RemoveJob;
-use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, SkipReason, Uid, UidSet};
+use crate::maildir::{FileRef, RemoveJob};
+use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, SkipReason, Uid, UidSet, UniqueName};
 
 /// Returns the row of a message that stays on the server, though it has no file any more.
 pub(super) fn kept_there(link: &Link) -> Option<Link> {
@@ -108,7 +108,7 @@ fn moved_uid(op: &Op) -> Option<Uid> {
 async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Result<Vec<LinkId>, Error> {
     // Nothing that is in the target now can be the message: its number there will be the next, or a later one.
     let uid_next = target.mailbox.cursor.map_or(Uid::MIN, |cursor| cursor.uid_next);
-    let (mailbox, since) = (target.mailbox.id, site.pass.now());
+    let since = site.pass.now();
     let rows: Vec<(Option<LinkId>, NewLink)> = ops
         .iter()
         .filter_map(|planned| {
@@ -120,19 +120,7 @@ async fn intend_moves(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Resul
             Some((*into, NewLink { state, content, internal_date, inode: None }))
         })
         .collect();
-    let write = site.pass.commit(move |tx| {
-        rows.iter()
-            .map(|(into, new)| match into {
-                Some(id) => {
-                    let NewLink { state, content, internal_date, inode } = new.clone();
-                    tx.set_link(&Link { id: *id, state, content, internal_date, inode })?;
-                    Ok(*id)
-                }
-                None => tx.insert_link(mailbox, new),
-            })
-            .collect()
-    });
-    write.await
+    site.pass.commit(write_intents(target, rows)).await
 }
 
 /// Carries out `Follow`. The intent is a download into the target under the file's name; its content tells later
@@ -145,17 +133,18 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
         };
         let mut jobs = Vec::new();
         for planned in ops {
-            let Op::Follow { link, name, uid, .. } = &planned.op else { continue };
-            match (site.file(name), site.base.get(link).cloned()) {
-                (Some(file), Some(link)) => jobs.push((planned.clone(), file, link, *uid)),
+            let Op::Follow { link, name, into, uid, .. } = &planned.op else { continue };
+            let found = (site.file(name), site.base.get(link));
+            match found {
+                (Some(file), Some(link)) => match intent(link, name, *uid) {
+                    Some(intent) => jobs.push(Job { file, link: link.clone(), into: *into, intent, planned }),
+                    None => outcome.left = true,
+                },
                 _ => outcome.left = true,
             }
         }
-        let rows: Vec<NewLink> = jobs.iter().filter_map(|(_, _, link, uid)| intent(link, *uid)).collect();
-        let mailbox = target.mailbox.id;
-        let ids: Result<Vec<LinkId>, _> =
-            site.pass.commit(move |tx| rows.iter().map(|row| tx.insert_link(mailbox, row)).collect()).await;
-        let ids = match ids {
+        let rows: Vec<(Option<LinkId>, NewLink)> = jobs.iter().map(|job| (job.into, job.intent.clone())).collect();
+        let ids = match site.pass.commit(write_intents(target, rows)).await {
             Ok(ids) => ids,
             Err(error) => {
                 // A file of that name is known there already: the message is downloaded instead, by the next round.
@@ -165,14 +154,14 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
             }
         };
         let (from, into) = (Arc::clone(&site.maildir), Arc::clone(&target.maildir));
-        let moves: Vec<_> = jobs.iter().map(|(_, file, ..)| RemoveJob { file: file.clone(), inode: None }).collect();
+        let moves: Vec<_> = jobs.iter().map(|job| RemoveJob { file: job.file.clone(), inode: None }).collect();
         let results = tokio::task::spawn_blocking(move || from.move_to(&moves, &into)).await??;
         let mut writes = Vec::new();
-        for (((planned, _, link, uid), id), result) in jobs.into_iter().zip(ids).zip(results) {
-            let LinkState::Synced { flags, .. } = &link.state else { continue };
+        for ((Job { planned, link, intent, .. }, id), result) in jobs.into_iter().zip(ids).zip(results) {
+            let LinkState::Downloading { uid, flags, .. } = intent.state else { continue };
             match result {
                 Ok(located) => {
-                    let state = LinkState::Synced { uid, name: located.file.unique(), flags: flags.clone() };
+                    let state = LinkState::Synced { uid, name: located.file.unique(), flags };
                     let new = Link { id, state, inode: Some(located.inode), ..link.clone() };
                     writes.push((link.id, new, site.entry(&planned, None)));
                 }
@@ -198,8 +187,37 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
     Ok(())
 }
 
-fn intent(link: &Link, uid: Uid) -> Option<NewLink> {
-    let LinkState::Synced { name, flags, .. } = &link.state else { return None };
+/// A file that follows its message.
+struct Job {
+    planned: Planned,
+    file: FileRef,
+    link: Link,
+    into: Option<LinkId>,
+    intent: NewLink,
+}
+
+fn intent(link: &Link, name: &UniqueName, uid: Uid) -> Option<NewLink> {
+    let (LinkState::Synced { flags, .. } | LinkState::Uploading { flags, .. }) = &link.state else { return None };
     let state = LinkState::Downloading { uid, name: name.clone(), flags: flags.clone() };
     Some(NewLink { state, content: link.content, internal_date: link.internal_date, inode: None })
+}
+
+/// Writes rows into the target of a move: in place of those that stand for the message there, or new ones.
+fn write_intents(
+    target: &Place,
+    rows: Vec<(Option<LinkId>, NewLink)>,
+) -> impl FnOnce(&Tx<'_>) -> Result<Vec<LinkId>, db::Error> + Send + use<> {
+    let mailbox = target.mailbox.id;
+    move |tx| {
+        rows.into_iter()
+            .map(|(into, new)| match into {
+                Some(id) => {
+                    let NewLink { state, content, internal_date, inode } = new;
+                    tx.set_link(&Link { id, state, content, internal_date, inode })?;
+                    Ok(id)
+                }
+                None => tx.insert_link(mailbox, &new),
+            })
+            .collect()
+    }
 }
