@@ -28,6 +28,7 @@ pub(crate) fn refusal(reason: &str) -> &'static str {
     match reason {
         r if r.contains("is not a command") => BAD_COMMAND,
         r if r.contains("an escape in a quoted string") => BAD_SHAPE,
+        r if r.contains("is not a charset") => "NO [BADCHARSET (US-ASCII)] The specified charset is not supported.",
         _ => BAD_ARGUMENT,
     }
 }

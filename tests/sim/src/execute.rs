@@ -4,6 +4,7 @@
 use crate::exchange;
 use crate::mailboxes::{self, Listing};
 use crate::messages;
+use crate::notify::Notified;
 use crate::parse::Request;
 use crate::view::View;
 use crate::{Mailbox, Profile, State};
@@ -73,6 +74,8 @@ pub(crate) struct Context {
     /// The zone in which dates are shown, in minutes east.
     pub(crate) zone: i32,
     pub(crate) selected: Option<View>,
+    /// NOTIFY is on.
+    pub(crate) notified: Option<Notified>,
 }
 
 impl Context {
@@ -129,6 +132,13 @@ impl Context {
             Request::Delete(name) => mailboxes::delete(state, &name),
             Request::Rename { from, to } => mailboxes::rename(state, &from, &to),
             Request::Subscribe(_) => Reply::ok("done"),
+            Request::Notify(wish) => {
+                let selected = self.selected.as_ref().map(|v| v.incarnation);
+                self.notified = wish.map(|wish| Notified::new(wish, state));
+                let status = self.notified.as_ref().filter(|n| n.wish.status);
+                let lines = status.map_or_else(Vec::new, |n| n.all(state, selected));
+                Reply { lines: lines.into_iter().map(Line::Other).collect(), ..Reply::ok("done") }
+            }
             Request::Select { mailbox, read_only, condstore, resync } => {
                 self.select(state, profile, &mailbox, read_only, condstore, resync)
             }

@@ -1,6 +1,7 @@
 //! What can go wrong on purpose. A fault waits for a command, happens at it, and is listed as fired if it had an
 //! effect.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,17 @@ pub enum When {
     First(u32),
     /// Each.
     Every,
+}
+
+impl When {
+    /// Tells whether the command with this number, from 1, is meant, and whether one after it is.
+    pub(crate) const fn counts(self, seen: u32) -> (bool, bool) {
+        match self {
+            Self::Every => (true, true),
+            Self::Nth(n) => (seen == n, seen < n),
+            Self::First(n) => (seen <= n, seen < n),
+        }
+    }
 }
 
 /// When a connection is closed, seen from a command.
@@ -235,28 +247,39 @@ struct Armed {
     fault: Fault,
 }
 
-/// The faults that wait and those that fired.
+/// A plan: the faults that wait and those that fired.
 #[derive(Default)]
-pub(crate) struct Faults {
+pub struct Faults {
     armed: Vec<Armed>,
+    random: Option<Random>,
     /// The bytes that may still be sent to clients before a connection is cut.
     pub(crate) budget: Option<u64>,
     pub(crate) fired: Vec<String>,
 }
 
 impl Faults {
+    /// Returns a plan in which `intensity` of 1000 commands meet a fault such as a sick Exchange has: a closed
+    /// connection, a refusal, a FETCH that leaves lines out. Which ones depends on the seed, the command, and how often
+    /// the same command came before, so that it is the same however the connections are interleaved. Nothing in it
+    /// needs the clock to be moved.
+    #[must_use]
+    pub fn random(seed: u64, intensity: u32) -> Self {
+        Self { random: Some(Random { seed, intensity, seen: BTreeMap::new() }), ..Self::default() }
+    }
+
     pub(crate) fn inject(&mut self, pattern: &str, when: When, fault: Fault) {
         self.armed.push(Armed { pattern: pattern.to_owned(), when, seen: 0, fault });
     }
 
     pub(crate) fn calm(&mut self) {
         self.armed.clear();
-        self.budget = None;
+        (self.budget, self.random) = (None, None);
     }
 
     /// Returns the faults that are due at a command that has been received whole, and counts it.
     pub(crate) fn due(&mut self, command: &Command) -> Due {
-        let faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
+        let mut faults = self.take(command, |f| !matches!(f, Fault::Refuse(_)));
+        faults.extend(self.random.as_mut().and_then(|random| random.draw(command)));
         Due {
             command: command.name.clone(),
             peeks: command.args.to_ascii_uppercase().contains("BODY.PEEK["),
@@ -289,11 +312,7 @@ impl Faults {
                 return true;
             }
             armed.seen += 1;
-            let (now, stays) = match armed.when {
-                When::Every => (true, true),
-                When::Nth(n) => (armed.seen == n, armed.seen < n),
-                When::First(n) => (armed.seen <= n, armed.seen < n),
-            };
+            let (now, stays) = armed.when.counts(armed.seen);
             if now {
                 due.push(armed.fault.clone());
             }
@@ -301,6 +320,59 @@ impl Faults {
         });
         due
     }
+}
+
+/// Faults by a seed.
+struct Random {
+    seed: u64,
+    intensity: u32,
+    /// How often each command came.
+    seen: BTreeMap<String, u32>,
+}
+
+impl Random {
+    fn draw(&mut self, command: &Command) -> Option<Fault> {
+        let text = command.to_string();
+        let seen = self.seen.entry(text.clone()).or_default();
+        *seen += 1;
+        let mut hasher = openssl::sha::Sha256::new();
+        hasher.update(format!("{} {seen} {text}", self.seed).as_bytes());
+        let hash = hasher.finish();
+        let number =
+            |at: usize| usize::from(hash[at]) << 16 | usize::from(hash[at + 1]) << 8 | usize::from(hash[at + 2]);
+        if number(0) % 1000 >= self.intensity as usize {
+            return None;
+        }
+        let mut kinds = sickness(&command.name);
+        (!kinds.is_empty()).then(|| kinds.swap_remove(number(3) % kinds.len()))
+    }
+}
+
+/// Returns the faults that a sick Exchange has at this command.
+fn sickness(name: &str) -> Vec<Fault> {
+    let unavailable = || Fault::Answer("NO Server Unavailable. 15".to_owned());
+    let hung_up = || Fault::Script("* BYE Connection closed. 14\r\n".to_owned());
+    let mut kinds = vec![Fault::Close(At::Before), Fault::Close(At::Unanswered)];
+    match name {
+        "CAPABILITY" | "LOGOUT" | "ID" | "NAMESPACE" | "ENABLE" => {}
+        "LOGIN" | "AUTHENTICATE" => kinds.extend([Fault::NotConnected, hung_up()]),
+        "IDLE" => kinds = vec![Fault::Close(At::Middle), Fault::token_expired()],
+        "LIST" => {
+            let lost = "Server Unavailable. 15\r\n* BYE Connection closed.\r\n";
+            kinds.extend([unavailable(), Fault::Close(At::Middle), Fault::Script(lost.to_owned())]);
+        }
+        "UID FETCH" => kinds.extend([
+            unavailable(),
+            Fault::Close(At::Middle),
+            Fault::token_expired(),
+            Fault::stray(),
+            Fault::DropLines(Share::EverySecond),
+            Fault::DropLines(Share::FirstHalf),
+        ]),
+        "UID MOVE" => kinds.extend([unavailable(), Fault::Close(At::Middle), Fault::MoveNothing]),
+        _ => kinds.extend([unavailable(), hung_up(), Fault::Close(At::Middle), Fault::Close(At::After)]),
+    }
+    kinds
 }
 
 /// The faults that are due at one command, each with whether it has had an effect.
@@ -363,6 +435,24 @@ mod tests {
         faults.fire(&mut due);
         faults.fire(&mut due);
         assert_eq!(faults.fired, ["NOOP stall"]);
+    }
+
+    #[test]
+    fn a_seed_says_which_faults_happen() {
+        let drawn = |seed: u64, connection: u32| {
+            let mut faults = Faults::random(seed, 300);
+            let names = (0..200).flat_map(|i| {
+                let command = Command::read(connection, format!("UID FETCH {} FLAGS", i % 50).as_bytes());
+                faults.due(&command).faults.into_iter().map(|(f, _)| f.name()).collect::<Vec<_>>()
+            });
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(drawn(7, 1), drawn(7, 2));
+        assert_ne!(drawn(7, 1), drawn(8, 1));
+        assert!((30..90).contains(&drawn(7, 1).len()), "{}", drawn(7, 1).len());
+        let mut faults = Faults::random(7, 1000);
+        faults.calm();
+        assert!(faults.due(&Command::read(1, b"NOOP")).faults.is_empty());
     }
 
     #[test]

@@ -12,6 +12,12 @@ pub(crate) type Parsed<T> = Result<T, String>;
 pub(crate) struct UidSet(Vec<(Option<u32>, Option<u32>)>);
 
 impl UidSet {
+    /// Returns the set of these ranges.
+    #[cfg(feature = "second-opinion")]
+    pub(crate) fn of(ranges: impl IntoIterator<Item = (Option<u32>, Option<u32>)>) -> Self {
+        Self(ranges.into_iter().collect())
+    }
+
     /// Tells whether `*` is in it.
     pub(crate) fn has_star(&self) -> bool {
         self.0.iter().any(|r| r.0.is_none() || r.1.is_none())
@@ -60,6 +66,10 @@ impl<'a> Parser<'a> {
         Self { input, at: 0, profile, refuses_pairs }
     }
 
+    pub(crate) fn is_exchange(&self) -> bool {
+        self.profile.is_exchange()
+    }
+
     /// Tells whether everything has been read.
     pub(crate) fn ended(&self) -> bool {
         self.at == self.input.len()
@@ -94,6 +104,8 @@ impl<'a> Parser<'a> {
                 .is_some_and(|(code, _)| code.bytes().all(|b| b.is_ascii_alphanumeric() || b"+,".contains(&b)))
         };
         let good = name.is_ascii() && name.split('&').skip(1).all(shifted);
+        // INBOX has no case (RFC 3501 §5.1).
+        let name = if name.eq_ignore_ascii_case("INBOX") { "INBOX".to_owned() } else { name };
         if good { Ok(name) } else { Err(format!("{name:?} is not modified UTF-7")) }
     }
 
@@ -206,6 +218,11 @@ impl<'a> Parser<'a> {
 
     pub(crate) fn peek(&self) -> Option<u8> {
         self.input.get(self.at).copied()
+    }
+
+    /// Tells whether the rest begins so.
+    pub(crate) fn follows(&self, bytes: &[u8]) -> bool {
+        self.input[self.at..].starts_with(bytes)
     }
 
     pub(crate) fn eat(&mut self, byte: u8) -> bool {

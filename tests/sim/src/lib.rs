@@ -1,12 +1,30 @@
-//! A simulated IMAP server: in memory, deterministic, on a loopback port, with faults on purpose.
+//! A simulated IMAP server, and a simulated sign-in service: in memory, deterministic, on loopback ports, with faults
+//! on purpose.
 //!
-//! Tests read and change what it keeps while it runs ([`Server::state`]), ask what it was told
-//! ([`Server::commands`], [`Server::violations`]), and make things go wrong ([`Server::inject`],
-//! [`Server::on_command`]).
-//! It reads commands strictly: what the grammar or the [`Profile`] does not allow gets BAD and is a violation.
+//! Tests read and change what the server keeps while it runs ([`Server::state`]), ask what it was told
+//! ([`Server::commands`], [`Server::violations`]), and make things go wrong: at a command by a [`Fault`]
+//! ([`Server::inject`], [`Server::on_command`]), always by the [`Quirks`] in [`State::quirks`], by chance with
+//! [`Faults::random`]. Time passes when a test lets it ([`State::advance`]): tokens run out then, throttling ends, and
+//! what was to come later ([`State::later`]) comes.
+//!
+//! It reads commands strictly: what the grammar or the [`Profile`] does not allow gets BAD and is a violation, and so is
+//! what imap-codec reads differently.
+//!
+//! ```no_run
+//! use postkeep_sim::{Ca, Fault, OAuth, Options, Profile, Server, When};
+//!
+//! let ca = Ca::new()?;
+//! let server = Server::spawn(Options::from(Profile::Exo2026).tls(&ca).ipv6())?;
+//! let oauth = OAuth::spawn(&server, None)?;
+//! let ca_file = ca.write_to(std::path::Path::new("."))?; // for tls_ca_file; the host is `localhost`
+//! println!("IMAP at {}, sign-in at {}, CA in {}", server.port(), oauth.endpoint("consumers", "token"), ca_file.display());
+//! server.inject("UID FETCH BODY.PEEK[]", When::First(2), Fault::Omit(vec![3]));
+//! server.state().quirks.max_connections = Some(4);
+//! # Ok::<(), std::io::Error>(())
+//! ```
 //!
 //! `session` reads and sends, `parse` reads commands, `execute` carries them out on a [`State`], `view` knows what each
-//! client has been told.
+//! client has been told; `exchange` has the words of Outlook.com, [`oauth`] the sign-in service.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 use std::collections::BTreeSet;
@@ -21,6 +39,8 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
+#[cfg(feature = "second-opinion")]
+mod codec;
 mod command;
 mod date;
 mod exchange;
@@ -30,6 +50,8 @@ mod idle;
 mod lex;
 mod mailboxes;
 mod messages;
+mod notify;
+pub mod oauth;
 mod parse;
 mod profile;
 mod quirks;
@@ -46,7 +68,8 @@ mod tests;
 
 pub use command::{Command, literal};
 pub use exchange::Language;
-pub use faults::{At, Editor, Fault, Hook, Rewriter, Share, When};
+pub use faults::{At, Editor, Fault, Faults, Hook, Rewriter, Share, When};
+pub use oauth::{HttpFault, OAuth};
 pub use profile::Profile;
 pub use quirks::{NotConnected, Pipelining, Quirks, Sizes, Unkept};
 pub use state::{Grant, Mailbox, Message, State};
@@ -185,6 +208,14 @@ impl Server {
     /// Makes `fault` happen at a command that fits `pattern` (as `APPEND`, `UID FETCH BODY.PEEK[]`; [`Command::fits`]).
     pub fn inject(&self, pattern: &str, when: When, fault: Fault) {
         self.shared.lock().faults.inject(pattern, when, fault);
+    }
+
+    /// Replaces the faults that wait by these, as by [`Faults::random`].
+    pub fn set_faults(&self, faults: Faults) {
+        let mut inner = self.shared.lock();
+        let fired = std::mem::take(&mut inner.faults.fired);
+        inner.faults = faults;
+        inner.faults.fired = fired;
     }
 
     /// Runs `hook` on the state just before the `n`-th command from now that fits `pattern` is carried out.

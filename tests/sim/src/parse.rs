@@ -4,6 +4,7 @@
 use crate::Profile;
 use crate::date;
 use crate::lex::{Parsed, Parser, UidSet, base64, is_atom, text};
+use crate::notify::Wish;
 use crate::quirks::Quirks;
 use crate::search::Key;
 
@@ -136,6 +137,8 @@ pub(crate) enum Request {
         mailbox: String,
     },
     UidExpunge(UidSet),
+    /// What to tell unasked; `None` ends it.
+    Notify(Option<Wish>),
 }
 
 /// Reads a command that is complete with its literals, without its tag and its last CRLF.
@@ -189,6 +192,7 @@ impl Parser<'_> {
             "EXAMINE" => self.select(true)?,
             "APPEND" => self.append()?,
             "UID" => self.uid()?,
+            "NOTIFY" => self.needs("NOTIFY").and_then(|()| self.notify()).map(Request::Notify)?,
             "FETCH" | "STORE" | "COPY" | "MOVE" | "SEARCH" => return Err(format!("{name} uses sequence numbers")),
             _ => return Err(format!("{name} is not a command that this server knows")),
         })
@@ -211,7 +215,7 @@ impl Parser<'_> {
                 self.needs("UIDPLUS")?;
                 Ok(Request::UidExpunge(self.set()?))
             }
-            _ => Err(format!("UID {name} is not a command")),
+            _ => Err(format!("UID {name} is not a command that this server knows")),
         }
     }
 
@@ -409,7 +413,7 @@ impl Parser<'_> {
         Ok(Request::Fetch { set, items, changed_since, vanished })
     }
 
-    fn item(&mut self) -> Parsed<Item> {
+    pub(crate) fn item(&mut self) -> Parsed<Item> {
         let name = self.take(|b| b.is_ascii_alphanumeric() || b == b'.').to_ascii_uppercase();
         Ok(match name.as_slice() {
             b"UID" => Item::Uid,
@@ -462,7 +466,10 @@ impl Parser<'_> {
             self.sp()?;
         }
         if self.eat_word("CHARSET") {
-            self.sp_astring()?;
+            let charset = self.sp_astring()?;
+            if self.is_exchange() && !charset.eq_ignore_ascii_case("US-ASCII") {
+                return Err(format!("{charset} is not a charset here"));
+            }
             self.sp()?;
         }
         let mut keys = vec![self.key()?];

@@ -7,9 +7,9 @@ use crate::quirks::Quirks;
 pub enum Profile {
     /// Every extension that the simulation knows.
     Full,
-    /// [`Profile::Full`] without QRESYNC.
+    /// [`Profile::Full`] without QRESYNC and NOTIFY.
     NoQresync,
-    /// [`Profile::Full`] without QRESYNC and CONDSTORE: no mod-sequence is sent or understood.
+    /// [`Profile::Full`] without QRESYNC, NOTIFY and CONDSTORE: no mod-sequence is sent or understood.
     NoCondstore,
     /// What Outlook.com announces, and nothing else of it: the answers are those of the other profiles.
     Outlook,
@@ -39,7 +39,7 @@ impl Profile {
         match self {
             Self::Full => {
                 "IMAP4rev1 AUTH=PLAIN AUTH=XOAUTH2 LITERAL+ SASL-IR UIDPLUS MOVE ID UNSELECT CHILDREN IDLE NAMESPACE \
-                 SPECIAL-USE LIST-EXTENDED LIST-STATUS MULTIAPPEND ESEARCH ENABLE CONDSTORE QRESYNC"
+                 SPECIAL-USE LIST-EXTENDED LIST-STATUS MULTIAPPEND ESEARCH ENABLE CONDSTORE QRESYNC NOTIFY"
             }
             Self::NoQresync => {
                 "IMAP4rev1 AUTH=PLAIN AUTH=XOAUTH2 LITERAL+ SASL-IR UIDPLUS MOVE ID UNSELECT CHILDREN IDLE NAMESPACE \

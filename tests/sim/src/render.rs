@@ -5,11 +5,21 @@ use crate::execute::{Context, Line, Reply};
 use crate::faults::{Due, Fault};
 
 impl Context {
-    /// Returns what the client must be told about its selected mailbox, or `None` if that is not what it was.
+    /// Returns what the client must be told about its selected mailbox, and about others if it has asked for that; or
+    /// `None` if the selected one is not what it was.
     pub(crate) fn news(&mut self, state: &mut State) -> Option<Vec<u8>> {
-        let Some(view) = &mut self.selected else { return Some(Vec::new()) };
-        let mailbox = state.mailboxes.values().find(|m| m.incarnation == view.incarnation)?;
-        Some(view.news(mailbox, self.condstore, self.qresync))
+        let mut out = Vec::new();
+        if let Some(view) = &mut self.selected {
+            let mailbox = state.mailboxes.values().find(|m| m.incarnation == view.incarnation)?;
+            out = view.news(mailbox, self.condstore, self.qresync);
+        }
+        if let Some(notified) = &mut self.notified {
+            let selected = self.selected.as_ref().map(|v| v.incarnation);
+            for line in notified.news(state, selected) {
+                out.extend(format!("* {line}\r\n").bytes());
+            }
+        }
+        Some(out)
     }
 
     /// Returns a reply as bytes: its lines, the news, the tagged line.
@@ -76,6 +86,10 @@ impl Context {
 
 /// Returns the lines that the faults leave.
 fn kept<'a>(lines: &'a [Line], due: &mut Due) -> Vec<&'a Line> {
+    // What follows looks at every byte of every body.
+    if due.faults.is_empty() {
+        return lines.iter().collect();
+    }
     let listed = |line: &&Line| match line {
         Line::Fetch { items, .. } => !items.windows(5).any(|w| w == b"BODY["),
         Line::Listed(_) => true,

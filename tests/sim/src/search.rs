@@ -38,6 +38,20 @@ impl Key {
         }
     }
 
+    /// Returns the key without parentheses that hold one key only.
+    #[cfg(feature = "second-opinion")]
+    pub(crate) fn simple(self) -> Self {
+        match self {
+            Self::And(keys) => {
+                let mut keys: Vec<Self> = keys.into_iter().map(Self::simple).collect();
+                if keys.len() == 1 { keys.remove(0) } else { Self::And(keys) }
+            }
+            Self::Or(a, b) => Self::Or(Box::new(a.simple()), Box::new(b.simple())),
+            Self::Not(key) => Self::Not(Box::new(key.simple())),
+            other => other,
+        }
+    }
+
     /// Tells whether a mod-sequence is asked for anywhere, so that the answer must have one (RFC 7162 §3.1.5).
     pub(crate) fn names_mod_seq(&self) -> bool {
         match self {

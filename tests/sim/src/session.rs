@@ -93,9 +93,27 @@ impl Session {
         let greeting = self.profile.greeting() + "\r\n";
         self.send(greeting.as_bytes()).await?;
         loop {
+            self.notify().await?;
             let Some(input) = self.read().await? else { continue };
             self.command(&input).await?;
         }
+    }
+
+    /// Tells changes as they happen until the client sends something, if it has asked for that by NOTIFY.
+    async fn notify(&mut self) -> Result<(), Closed> {
+        let mut changes = self.shared.changed.subscribe();
+        while self.context.notified.is_some() {
+            let out = self.context.news(&mut self.shared.clone().lock().state).ok_or(Closed)?;
+            self.send(&out).await?;
+            tokio::select! {
+                filled = self.reader.fill_buf() => {
+                    filled?;
+                    return Ok(());
+                }
+                _ = changes.changed() => {}
+            }
+        }
+        Ok(())
     }
 
     /// Reads a command with its literals, and without its last CRLF. `None` if it was refused already.
@@ -112,7 +130,7 @@ impl Session {
                 }
                 return Err(Closed);
             };
-            if line.len() > self.longest(&input) {
+            if self.is_too_long(&input, line) {
                 let line = line.to_vec();
                 self.refuse_line(&input, &line).await?;
                 return Ok(None);
@@ -150,13 +168,11 @@ impl Session {
         }
     }
 
-    /// Returns how long a line of this command may be.
-    fn longest(&self, input: &[u8]) -> usize {
+    /// Tells whether a line of this command is longer than it may be.
+    fn is_too_long(&self, input: &[u8], line: &[u8]) -> bool {
         let limit = self.shared.lock().state.quirks.max_line;
-        match Command::read(0, split(input).1).name.as_str() {
-            "AUTHENTICATE" => limit.max(SIGN_IN_LINE),
-            _ => limit,
-        }
+        let signs_in = || Command::read(0, split(input).1).name == "AUTHENTICATE";
+        line.len() > limit && (line.len() > SIGN_IN_LINE || !signs_in())
     }
 
     /// Answers a line that is too long, which may announce a literal.
@@ -190,34 +206,16 @@ impl Session {
             return Ok(());
         }
         self.token_must_last().await?;
-        let answer = due.hit(|f| if let Fault::Answer(text) = f { Some(text.clone()) } else { None });
-        let script = due.hit(|f| if let Fault::Script(text) = f { Some(text.clone()) } else { None });
-        let stalls = due.hit(|f| matches!(f, Fault::Stall).then_some(()));
-        let closes = due.hit(|f| matches!(f, Fault::Close(At::Before)).then_some(()));
-        let throttled = self.throttled(&command, &mut due);
-        self.shared.lock().faults.fire(&mut due);
-        if closes.is_some() {
-            return Err(Closed);
-        }
-        if stalls.is_some() {
-            // Until the client gives up.
-            while self.reader.read_until(b'\n', &mut Vec::new()).await? > 0 {}
-            return Err(Closed);
-        }
-        if let Some(text) = answer.or(throttled) {
-            return self.send(format!("{tag} {text}\r\n").as_bytes()).await;
-        }
-        if let Some(text) = script {
-            self.send(text.replace("{tag}", &tag).as_bytes()).await?;
-            return if text.contains("* BYE") { Err(Closed) } else { Ok(()) };
+        if self.is_answered(&tag, &command, &mut due).await? {
+            return Ok(());
         }
         if self.is_lost(&tag, &command).await? {
             return Ok(());
         }
-        let parsed = {
-            let inner = self.shared.lock();
-            parse::request(rest, self.profile, &inner.state.quirks)
-        };
+        let quirks = self.shared.lock().state.quirks.clone();
+        let parsed = parse::request(rest, self.profile, &quirks);
+        #[cfg(feature = "second-opinion")]
+        let parsed = parsed.and_then(|request| crate::codec::agrees(rest, &request).map(|()| request));
         match parsed {
             Err(reason) => {
                 self.violation(&format!("{command}: {reason}"));
@@ -244,6 +242,32 @@ impl Session {
                 None => self.carry_out(&tag, &command, request, due).await,
             },
         }
+    }
+
+    /// Does what the faults want done in place of carrying a command out. Tells whether that was all.
+    async fn is_answered(&mut self, tag: &str, command: &Command, due: &mut Due) -> Result<bool, Closed> {
+        let answer = due.hit(|f| if let Fault::Answer(text) = f { Some(text.clone()) } else { None });
+        let script = due.hit(|f| if let Fault::Script(text) = f { Some(text.clone()) } else { None });
+        let stalls = due.hit(|f| matches!(f, Fault::Stall).then_some(()));
+        let closes = due.hit(|f| matches!(f, Fault::Close(At::Before)).then_some(()));
+        let throttled = self.throttled(command, due);
+        self.shared.lock().faults.fire(due);
+        if closes.is_some() {
+            return Err(Closed);
+        }
+        if stalls.is_some() {
+            // Until the client gives up.
+            while self.reader.read_until(b'\n', &mut Vec::new()).await? > 0 {}
+            return Err(Closed);
+        }
+        if let Some(text) = answer.or(throttled) {
+            return self.send(format!("{tag} {text}\r\n").as_bytes()).await.map(|()| true);
+        }
+        if let Some(text) = script {
+            self.send(text.replace("{tag}", tag).as_bytes()).await?;
+            return if text.contains("* BYE") { Err(Closed) } else { Ok(true) };
+        }
+        Ok(false)
     }
 
     /// Takes the faults that are due at a command, and runs those that come before it.
@@ -341,7 +365,7 @@ impl Session {
 
     pub(crate) async fn answer_bad(&mut self, tag: &str, text: &str) -> Result<(), Closed> {
         self.reply(format!("{tag} {text}\r\n").into_bytes()).await?;
-        self.count_bad().await
+        if text.starts_with("BAD") { self.count_bad().await } else { Ok(()) }
     }
 
     async fn count_bad(&mut self) -> Result<(), Closed> {

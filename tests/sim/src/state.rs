@@ -65,7 +65,7 @@ pub struct State {
     pub users: BTreeMap<String, String>,
     /// Access tokens that XOAUTH2 accepts for any user, for ever.
     pub tokens: BTreeSet<String>,
-    /// Access tokens that XOAUTH2 accepts for one user and a time, as an OAuth server gives them out.
+    /// Access tokens that XOAUTH2 accepts for one user and a time, as [`crate::OAuth`] gives them out.
     pub grants: BTreeMap<String, Grant>,
     /// Mailboxes by name as it is sent (modified UTF-7, separator, prefix).
     pub mailboxes: BTreeMap<String, Mailbox>,

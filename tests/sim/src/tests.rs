@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use crate::{At, Fault, Profile, Server, Share, When};
 
+mod failures;
+mod notify;
+mod oauth;
 mod outlook;
 
 /// A connection that sends and expects lines exactly as they are written.

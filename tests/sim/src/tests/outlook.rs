@@ -164,6 +164,7 @@ fn what_exchange_does_not_know_is_bad() {
         ("LIST \"\" * RETURN (SPECIAL-USE)", "BAD Command Argument Error. 11"),
         ("ENABLE CONDSTORE", "BAD Command Argument Error. 11"),
         ("UID SEARCH RETURN (ALL) ALL", "BAD Command Argument Error. 11"),
+        ("UID SEARCH CHARSET UTF-8 ALL", "NO [BADCHARSET (US-ASCII)] The specified charset is not supported."),
         ("LOGIN a b", "BAD Command received in Invalid state."),
         ("AUTHENTICATE PLAIN AHVzZXIAc2VjcmV0", "BAD Command Argument Error. 11"),
     ];
