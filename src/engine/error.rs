@@ -45,6 +45,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The server is left alone for a while, so nothing was tried.
+    #[error("the server is left alone until {}, since {why}; nothing was tried, and nothing is lost", clock(*.until))]
+    Quiet {
+        /// Until when, in seconds since 1970.
+        until: i64,
+        /// Why.
+        why: String,
+    },
     /// The user asked to stop.
     #[error("stopped as asked; what was done is kept, the rest is done by the next pass")]
     Stopped,
@@ -63,9 +71,12 @@ impl Error {
                 imap::Error::Unreachable { .. }
                 | imap::Error::Certificate { .. }
                 | imap::Error::Unavailable { .. }
+                | imap::Error::Throttled { .. }
+                | imap::Error::NotConnected { .. }
                 | imap::Error::Closed { .. }
                 | imap::Error::TimedOut(_),
-            ) => Outcome::Unreachable,
+            )
+            | Self::Quiet { .. } => Outcome::Unreachable,
             Self::Held(_) => Outcome::Held,
             Self::Maildir(maildir::Error::Foreign { .. } | maildir::Error::ReadOnly { .. }) => Outcome::Held,
             Self::Busy { .. } => Outcome::Busy,
@@ -85,7 +96,10 @@ impl Error {
         match self {
             Self::Imap(error) => match error {
                 // One connection broke; another may work.
-                imap::Error::Closed { .. } | imap::Error::TimedOut(_) | imap::Error::Protocol(_) => false,
+                imap::Error::Closed { .. }
+                | imap::Error::TimedOut(_)
+                | imap::Error::Confused { .. }
+                | imap::Error::Protocol(_) => false,
                 error => error.scope() == imap::Scope::Account,
             },
             Self::Maildir(error) => {
@@ -96,6 +110,7 @@ impl Error {
             | Self::Busy { .. }
             | Self::Held(_)
             | Self::File { .. }
+            | Self::Quiet { .. }
             | Self::Stopped
             | Self::Worker(_) => true,
             Self::Renumbered(_) => false,
@@ -111,6 +126,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// Returns a time as the user's clock shows it.
+fn clock(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string()
 }
 
 impl From<tokio::task::JoinError> for Error {

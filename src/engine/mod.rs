@@ -25,6 +25,7 @@ pub mod rebind;
 mod relocations;
 pub mod report;
 pub mod root;
+mod service;
 pub mod tree;
 
 pub use approve::approve;

@@ -24,11 +24,12 @@ use super::report::{
     Counts, Held, MailboxState, Options, Outcome as End, PlannedOp, Problem, Progress, ProgressEvent, Report,
 };
 use super::root::{Older, Verdict, judge, with_what_came};
-use crate::config::{self, Account};
+use super::service;
+use crate::config::{self, Account, Provider};
 use crate::db::{self, AccountState, Db, Tx};
-use crate::imap::{Connect, Quirks, Tls};
+use crate::imap::{self, Connect, Quirks, Route, Tls};
 use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
-use crate::model::{LinkState, MailboxName};
+use crate::model::{LinkState, MailboxId, MailboxName, Uid};
 
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
 const ROUNDS: u32 = 8;
@@ -57,6 +58,8 @@ pub(super) struct Pass<'a> {
     effects: Cell<u64>,
     /// In how many rounds something was left, since it may be half of a move.
     pub(super) hesitations: Cell<u32>,
+    /// Messages that the server did not give, though it lists them.
+    pub(super) withheld: RefCell<BTreeSet<(MailboxId, Uid)>>,
 }
 
 /// Makes one complete pass over an account.
@@ -74,6 +77,12 @@ pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> 
     };
     let root = Root::open(&account.maildir, layout)?;
     let marker = root.as_ref().map(Root::marker).transpose()?.flatten();
+    let service = db.read(|tx| tx.service()).await?;
+    let now = now_ms() / 1000;
+    if let Some((until, why)) = service.quiet_at(now) {
+        return Err(Error::Quiet { until, why: why.to_owned() });
+    }
+    let route = Route::new(service.ipv4_until.is_some_and(|until| until > now));
     let state = db.read(|tx| tx.account()).await?;
     let verdict = judge(&account.name, &account.maildir, root.is_some(), marker.as_ref(), &state)?;
     let root = match root {
@@ -89,13 +98,14 @@ pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> 
         db,
         root,
         graveyard: Arc::new(Graveyard::open(&options.state_dir, &account.name)),
-        pool: Pool::new(account, connect(account, &options.state_dir)),
+        pool: Pool::new(account, connect(account, &options.state_dir, route.clone())),
         progress,
         ledger: Ledger::default(),
         touched: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
         effects: Cell::new(0),
         hesitations: Cell::new(0),
+        withheld: RefCell::default(),
     };
     let mut stop = options.stop.clone();
     let result = tokio::select! {
@@ -103,14 +113,20 @@ pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> 
         // What is cancelled here is found again by the intents; nothing has to be undone.
         _ = stop.wait_for(|stop| *stop) => Ok(End::Stopped),
     };
-    if !matches!(result, Ok(End::Stopped)) {
+    // Whoever wants to be left alone gets no goodbye either.
+    if !matches!(result, Ok(End::Stopped) | Err(Error::Imap(imap::Error::Throttled { .. }))) {
         pass.pool.close().await;
     }
+    let service = match options.dry_run {
+        true => service,
+        false => pass.remember(service, result.as_ref().err(), &route).await?,
+    };
     drop(locks);
+    let result = result.map_err(|error| service::explained(error, &service, now));
     result.map(|end| pass.ledger.report(&account.name, end))
 }
 
-fn connect(account: &Account, state_dir: &Path) -> Connect {
+fn connect(account: &Account, state_dir: &Path, route: Route) -> Connect {
     let tls = match account.tls {
         config::TlsMode::Implicit => {
             Tls::Implicit { ca_file: account.tls_ca_file.clone(), pins: account.tls_pins.clone() }
@@ -119,13 +135,18 @@ fn connect(account: &Account, state_dir: &Path) -> Connect {
     };
     Connect {
         host: account.host.clone(),
+        other_hosts: account.other_hosts.clone(),
         port: account.port,
         tls,
         spool_dir: state_dir.to_owned(),
         max_literal: account.max_message_size,
         timeout: Duration::from_secs(90),
         connect_timeout: Duration::from_secs(30),
-        quirks: Quirks::default(),
+        quirks: match account.provider {
+            Some(Provider::Outlook) => Quirks::outlook(),
+            None => Quirks::of_host(&account.host),
+        },
+        route,
     }
 }
 
@@ -143,6 +164,16 @@ impl Pass<'_> {
     ) -> Result<T, Error> {
         self.effects.set(self.effects.get() + 1);
         Ok(self.db.commit(write).await?)
+    }
+
+    /// Keeps what the next run must know of how the server treats the account.
+    async fn remember(&self, before: db::Service, end: Option<&Error>, route: &Route) -> Result<db::Service, Error> {
+        let service = service::after(&before, end, self.now(), route.is_ipv4_only());
+        if service != before {
+            let write = service.clone();
+            self.db.commit(move |tx| tx.set_service(&write)).await?;
+        }
+        Ok(service)
     }
 
     /// Returns a number that grows whenever something is done.

@@ -1,6 +1,6 @@
 //! The sessions of an account: as many as are allowed, opened when they are needed, used again while they work.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
@@ -16,6 +16,8 @@ pub(super) struct Pool<'a> {
     connect: Connect,
     idle: RefCell<Vec<Session>>,
     places: Semaphore,
+    /// How many there may be, as far as the server lets them in.
+    most: Cell<usize>,
     /// Asked for once: a password command may ask the user.
     secret: Mutex<Option<Secret>>,
 }
@@ -29,19 +31,35 @@ pub(super) struct Lease<'p> {
 
 impl<'a> Pool<'a> {
     pub(super) fn new(account: &'a Account, connect: Connect) -> Self {
-        let places = Semaphore::new(account.connections.max(1));
-        Self { account, connect, idle: RefCell::default(), places, secret: Mutex::new(None) }
+        let most = account.connections.max(1);
+        let places = Semaphore::new(most);
+        Self { account, connect, idle: RefCell::default(), places, most: Cell::new(most), secret: Mutex::new(None) }
     }
 
     /// Returns a session, as soon as one is free or may be opened.
     pub(super) async fn get(&self) -> Result<Lease<'_>, Error> {
-        let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
-        let idle = self.idle.borrow_mut().pop();
-        let session = match idle {
-            Some(session) => session,
-            None => Session::open(&self.connect, &self.credentials().await?).await?,
-        };
-        Ok(Lease { session, idle: &self.idle, _place: place })
+        loop {
+            let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
+            let idle = self.idle.borrow_mut().pop();
+            let session = match idle {
+                Some(session) => session,
+                None => match Session::open(&self.connect, &self.credentials().await?).await {
+                    Err(error @ imap::Error::NotConnected { .. }) if self.others() > 0 => {
+                        tracing::warn!(account = self.account.name, %error, "made do with fewer connections");
+                        self.most.set(self.most.get() - 1);
+                        place.forget();
+                        continue;
+                    }
+                    result => result?,
+                },
+            };
+            return Ok(Lease { session, idle: &self.idle, _place: place });
+        }
+    }
+
+    /// Returns how many sessions others have: that one more leads to no mailbox may be for those.
+    fn others(&self) -> usize {
+        self.most.get().saturating_sub(self.places.available_permits() + 1)
     }
 
     async fn credentials(&self) -> Result<Credentials, Error> {

@@ -250,6 +250,7 @@ fn t30_a_newer_database_is_not_touched() {
     let scene = Scene::synced(Profile::Full, 3);
     // PRAGMA user_version is at byte 60 of the file (sqlite.org/fileformat.html).
     let mut bytes = fs::read(database(&scene)).unwrap();
+    let version = bytes[60..64].to_vec();
     bytes[60..64].copy_from_slice(&900_u32.to_be_bytes());
     fs::write(database(&scene), &bytes).unwrap();
     scene.arrives(4);
@@ -257,7 +258,7 @@ fn t30_a_newer_database_is_not_touched() {
     scene.sync_says(1, &["a newer postkeep has written it"]);
     assert_eq!(scene.account.files("INBOX"), files);
     assert_eq!(fs::read(database(&scene)).unwrap(), bytes);
-    bytes[60..64].copy_from_slice(&1_u32.to_be_bytes());
+    bytes[60..64].copy_from_slice(&version);
     fs::write(database(&scene), &bytes).unwrap();
     scene.assert_heals();
 }

@@ -74,13 +74,13 @@ fn a_newer_database_is_refused_and_untouched() {
         let before = fs::read(file).unwrap();
         let wal = fs::read(sidecar(file, "-wal")).unwrap_or_default();
         match Db::open(file).unwrap_err() {
-            Error::Newer { found: 2, known: 1 } => {}
+            Error::Newer { found: 3, known: 2 } => {}
             error => panic!("{error}"),
         }
         assert!(fs::read(file).unwrap() == before && fs::read(sidecar(file, "-wal")).unwrap_or_default() == wal);
     };
     let newer = Connection::open(&file).unwrap();
-    newer.execute_batch("CREATE TABLE later (x); PRAGMA user_version = 2").unwrap();
+    newer.execute_batch("CREATE TABLE later (x); PRAGMA user_version = 3").unwrap();
     // Once with the new version only in the WAL, as after a crash of the newer program, and once in the file.
     let crashed = directory.path().join("y.sqlite3");
     fs::copy(&file, &crashed).unwrap();
