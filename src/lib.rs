@@ -23,7 +23,7 @@
 //! | [`imap`] | a signed-in connection; one file per command; what was observed | network |
 //! | [`maildir`] | names, scans, durable delivery, the graveyard | disk |
 //! | [`db`] | links, cursors, journal; the only writer | SQLite |
-//! | [`config`], [`auth`] | validated settings; where passwords come from | files, environment |
+//! | [`config`], [`auth`] | validated settings; where passwords and access tokens come from | files, environment, network, Secret Service |
 //! | [`cli`] | one file per command; what is printed; exit codes | terminal |
 //! | [`step`] | the places at which a test can make the process die | nothing |
 //!

@@ -54,14 +54,18 @@ fn start(cli: Cli, bars: MultiProgress) -> Result<Exit, cli::Failure> {
 }
 
 fn log_to_standard_error(cli: &Cli, bars: MultiProgress) {
-    tracing_subscriber::fmt()
+    let subscriber = tracing_subscriber::fmt()
         // The filter was read once already, as an argument.
         .with_env_filter(EnvFilter::new(cli.global.log_filter()))
         .with_ansi(output::wants_color(cli.global.color, &io::stderr()))
         .with_writer(BesideBars(bars))
         // Else a closed standard error would be reported there, by a panic.
         .log_internal_errors(false)
-        .init();
+        .finish();
+    // Not `init`: that lets in what other crates write by way of `log`, and ureq_proto writes bodies there, tokens and all.
+    if tracing::subscriber::set_global_default(subscriber).is_err() {
+        output::complain("postkeep: there is a log already");
+    }
 }
 
 /// Writes to standard error so that bars and lines do not mix.

@@ -3,6 +3,7 @@
 mod approve;
 mod exit;
 mod log;
+mod login;
 pub mod output;
 mod progress;
 mod signals;
@@ -77,6 +78,7 @@ pub enum ColorWhen {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Login(login::Args),
     Sync(sync::Args),
     Status(status::Args),
     Approve(approve::Args),
@@ -168,10 +170,15 @@ pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
             };
             sync::run(&args, &config, &show, paint).await
         }
+        Command::Login(args) => login::run(&args, &config).await,
         Command::Status(args) => status::run(&args, &config, paint).await,
         Command::Approve(args) => approve::run(&args, &config).await,
         Command::Log(args) => log::run(&args, &config).await,
     }
+}
+
+fn no_signals(error: io::Error) -> Failure {
+    Failure { exit: Exit::Partial, text: format!("cannot listen for signals: {error}") }
 }
 
 /// Returns the account of that name.
@@ -210,6 +217,9 @@ mod tests {
             "sync a b --mailbox INBOX --mailbox Lists/** --dry-run --full --json",
             "status",
             "status a --json",
+            "login a",
+            "login a --no-browser",
+            "login --device a",
             "approve a",
             "approve a --mailbox INBOX --undo",
             "log a --mailbox INBOX --since 2h --json",
@@ -230,6 +240,8 @@ mod tests {
             ("sync --mailbox !", ErrorKind::ValueValidation),
             ("status a b", ErrorKind::UnknownArgument),
             ("approve", ErrorKind::MissingRequiredArgument),
+            ("login", ErrorKind::MissingRequiredArgument),
+            ("login a b", ErrorKind::UnknownArgument),
             ("log", ErrorKind::MissingRequiredArgument),
             ("log a --since yesterday", ErrorKind::ValueValidation),
             ("--color blue sync", ErrorKind::InvalidValue),

@@ -52,7 +52,7 @@ pub(super) async fn run(args: &Args, config: &Config, show: &Show, paint: Paint)
         dry_run: args.dry_run,
         full: args.full,
         state_dir: config.daemon.state_dir.clone(),
-        stop: super::signals::stop_on_signal().map_err(no_signals)?,
+        stop: super::signals::stop_on_signal().map_err(super::no_signals)?,
     };
     let reports = join_all(chosen.into_iter().map(|account| pass(account, &options, show))).await;
     let exit = Exit::of_all(reports.iter().map(|report| report.outcome.into()));
@@ -73,10 +73,6 @@ fn chosen<'a>(args: &Args, config: &'a Config) -> Result<Vec<&'a Account>, Failu
     }
     let asked = |account: &&Account| args.accounts.is_empty() || args.accounts.contains(&account.name);
     Ok(config.accounts.iter().filter(asked).collect())
-}
-
-fn no_signals(error: std::io::Error) -> Failure {
-    Failure { exit: Exit::Partial, text: format!("cannot listen for signals: {error}") }
 }
 
 async fn pass(account: &Account, options: &Options, show: &Show) -> Report {

@@ -18,7 +18,9 @@ const OUTLOOK_HOST: &str = "imap-mail.outlook.com";
 const OUTLOOK_OTHER_HOST: &str = "outlook.office365.com";
 /// Outlook.com lets a mailbox have few connections at a time and answers more with errors.
 const OUTLOOK_CONNECTIONS: u64 = 3;
-const OUTLOOK_SCOPE: &str = "https://outlook.office.com/IMAP.AccessAsUser.All offline_access";
+/// Personal accounts want this host, and no other. The last three tell who signed in: an address may be an alias, which the
+/// server does not know.
+const OUTLOOK_SCOPE: &str = "https://outlook.office.com/IMAP.AccessAsUser.All offline_access openid profile email";
 
 const CONNECTIONS: u64 = 4;
 const MOST_CONNECTIONS: u64 = 32;
@@ -88,9 +90,10 @@ impl Checker<'_> {
         let other_hosts = if outlook && raw.host.is_none() { vec![OUTLOOK_OTHER_HOST.to_owned()] } else { Vec::new() };
         let host = self.host(&at, raw.host.as_ref(), raw.tls.as_ref(), outlook);
         let port = self.port(raw.port.as_ref(), tls);
+        let given_username = raw.username.as_ref().map(|username| username.get_ref().clone());
         let (username, email) = self.names(&at, raw.username, raw.email);
         let auth = self.auth(
-            &at,
+            name,
             outlook,
             raw.auth,
             PasswordKeys {
@@ -99,6 +102,7 @@ impl Checker<'_> {
                 credential: raw.password_credential,
             },
             raw.oauth,
+            given_username,
         );
         let tls_ca_file = self.existing_file(raw.tls_ca_file);
         let maildir = match raw.maildir {
@@ -222,24 +226,36 @@ impl Checker<'_> {
 
     fn auth(
         &mut self,
-        at: &std::ops::Range<usize>,
+        account: &Spanned<String>,
         outlook: bool,
         kind: At<AuthKind>,
         keys: PasswordKeys,
         oauth: At<RawOAuth>,
+        username: Option<String>,
     ) -> Option<Auth> {
+        let (at, name) = (&account.span(), account.get_ref());
+        let no_passwords = |key: &str| {
+            format!(
+                "Outlook.com has refused passwords since September 2024; leave {key} out, and sign in with: postkeep login {name}"
+            )
+        };
         let stated = kind.as_ref().map(|kind| *kind.get_ref());
         match (stated, outlook) {
             (Some(AuthKind::Password), true) => {
                 let place = kind.map_or(at.clone(), |kind| kind.span());
-                self.fault(place, "Outlook.com takes no password over IMAP; leave `auth` out");
+                self.fault(place, no_passwords("`auth`"));
                 None
             }
             (Some(AuthKind::OAuth2), _) | (None, true) => {
                 for place in keys.places() {
-                    self.fault(place, "an account with auth = \"oauth2\" has no password");
+                    let text = if outlook {
+                        no_passwords("this")
+                    } else {
+                        "an account with auth = \"oauth2\" has no password".into()
+                    };
+                    self.fault(place, text);
                 }
-                self.oauth(at, outlook, oauth)
+                self.oauth(at, outlook, oauth, username)
             }
             (Some(AuthKind::Password) | None, false) => {
                 if let Some(oauth) = oauth {
@@ -285,7 +301,13 @@ impl Checker<'_> {
         Some(Auth::Password(source))
     }
 
-    fn oauth(&mut self, at: &std::ops::Range<usize>, outlook: bool, table: At<RawOAuth>) -> Option<Auth> {
+    fn oauth(
+        &mut self,
+        at: &std::ops::Range<usize>,
+        outlook: bool,
+        table: At<RawOAuth>,
+        username: Option<String>,
+    ) -> Option<Auth> {
         let place = table.as_ref().map_or(at.clone(), Spanned::span);
         let raw = table.map(Spanned::into_inner).unwrap_or_default();
         for url in [&raw.authorize_url, &raw.token_url, &raw.device_url].into_iter().flatten() {
@@ -302,6 +324,7 @@ impl Checker<'_> {
                 self.fault(tenant.span(), "tenant is consumers, common, organizations or a tenant id");
             }
         }
+        let client_id = raw.client_id.filter(|id| !id.trim().is_empty());
         let endpoint = |given: At<String>, last: &str| {
             let ours = || format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/{last}");
             given.map(Spanned::into_inner).or_else(|| outlook.then(ours))
@@ -311,7 +334,7 @@ impl Checker<'_> {
         let device_url = endpoint(raw.device_url, "devicecode");
         let scope = raw.scope.or_else(|| outlook.then(|| OUTLOOK_SCOPE.to_owned()));
         let way_in = authorize_url.is_some() || device_url.is_some();
-        let (Some(token_url), Some(scope), true, true) = (token_url, scope, way_in, outlook || raw.client_id.is_some())
+        let (Some(token_url), Some(scope), true, true) = (token_url, scope, way_in, outlook || client_id.is_some())
         else {
             self.fault(
                 place,
@@ -320,8 +343,8 @@ impl Checker<'_> {
             );
             return None;
         };
-        let (client_id, token_store) = (raw.client_id, raw.token_store);
-        Some(Auth::OAuth2(OAuth { client_id, scope, authorize_url, token_url, device_url, token_store }))
+        let token_store = raw.token_store;
+        Some(Auth::OAuth2(OAuth { client_id, username, scope, authorize_url, token_url, device_url, token_store }))
     }
 
     fn filter(&mut self, patterns: At<Vec<Spanned<String>>>, outlook: bool) -> Filter {

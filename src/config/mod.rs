@@ -123,8 +123,10 @@ pub enum Auth {
 /// Where access tokens come from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OAuth {
-    /// The id under which this program is registered; `None` means its own.
+    /// The id under which this program is registered; there is none of its own.
     pub client_id: Option<String>,
+    /// The name to sign in with, if the configuration has one; else it is that of who signed in.
+    pub username: Option<String>,
     /// What is asked for, separated by spaces (RFC 6749 §3.3).
     pub scope: String,
     /// Where the user's browser is sent (RFC 6749 §3.1).

@@ -42,7 +42,8 @@ fn the_shortest_account_works() {
     assert_eq!(account.maildir, Path::new("/home/u/Mail"));
     let Auth::OAuth2(oauth) = &account.auth else { panic!("{:?}", account.auth) };
     assert_eq!(oauth.token_url, "https://login.microsoftonline.com/consumers/oauth2/v2.0/token");
-    assert_eq!(oauth.client_id, None);
+    assert_eq!((oauth.client_id.as_deref(), oauth.username.as_deref()), (None, None));
+    assert_eq!(oauth.scope, "https://outlook.office.com/IMAP.AccessAsUser.All offline_access openid profile email");
     for (name, within) in [
         ("INBOX", true),
         ("a/b", true),
@@ -141,6 +142,7 @@ metrics_file = "/run/m"
     );
     let Auth::OAuth2(oauth) = &other.auth else { panic!("{:?}", other.auth) };
     assert_eq!((oauth.client_id.as_deref(), oauth.token_store), (Some("id"), TokenStore::File));
+    assert_eq!(oauth.username.as_deref(), Some(other.username.as_str()));
     let abc = config.account("abc").unwrap();
     assert_eq!((abc.email.as_str(), abc.port, abc.append_retry_after.as_secs()), ("u", 993, 30));
     assert!(matches!(&abc.auth, Auth::Password(PasswordSource::Credential(name)) if name == "mail"));
@@ -334,11 +336,11 @@ fn accounts_that_make_no_sense() {
         ),
         (
             "[account.a]\nprovider = \"outlook\"\nemail = \"e\"\nmaildir = \"/m\"\nauth = \"password\"",
-            "5:8: Outlook.com takes no password over IMAP; leave `auth` out",
+            "5:8: Outlook.com has refused passwords since September 2024; leave `auth` out, and sign in with: postkeep login a",
         ),
         (
             "[account.a]\nprovider = \"outlook\"\nemail = \"e\"\nmaildir = \"/m\"\npassword_credential = \"c\"",
-            "5:23: an account with auth = \"oauth2\" has no password",
+            "5:23: Outlook.com has refused passwords since September 2024; leave this out, and sign in with: postkeep login a",
         ),
         (
             "[account.a]\nprovider = \"outlook\"\nemail = \"e\"\nmaildir = \"/m\"\nconnections = 4",

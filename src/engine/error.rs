@@ -21,6 +21,12 @@ pub enum Error {
     /// The password could not be had.
     #[error(transparent)]
     Auth(#[from] auth::Error),
+    /// There is no access token.
+    #[error(transparent)]
+    Token(#[from] auth::TokenError),
+    /// The server does not let the user in, and only the user can change that.
+    #[error("{0}")]
+    SignIn(String),
     /// Another process has the account.
     #[error("another postkeep ({}) has {what}", .pid.map_or_else(|| "of unknown process id".to_owned(), |p| format!("process {p}")))]
     Busy {
@@ -66,13 +72,17 @@ impl Error {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Imap(imap::Error::SignIn { .. }) | Self::Auth(_) => Outcome::SignIn,
+            Self::Token(auth::TokenError::Later { .. }) => Outcome::Unreachable,
+            Self::Imap(imap::Error::SignIn { .. }) | Self::Auth(_) | Self::Token(_) | Self::SignIn(_) => {
+                Outcome::SignIn
+            }
             Self::Imap(
                 imap::Error::Unreachable { .. }
                 | imap::Error::Certificate { .. }
                 | imap::Error::Unavailable { .. }
                 | imap::Error::Throttled { .. }
                 | imap::Error::NotConnected { .. }
+                | imap::Error::TokenExpired { .. }
                 | imap::Error::Closed { .. }
                 | imap::Error::TimedOut(_),
             )
@@ -97,6 +107,7 @@ impl Error {
             Self::Imap(error) => match error {
                 // One connection broke; another may work.
                 imap::Error::Closed { .. }
+                | imap::Error::TokenExpired { .. }
                 | imap::Error::TimedOut(_)
                 | imap::Error::Confused { .. }
                 | imap::Error::Protocol(_) => false,
@@ -107,6 +118,8 @@ impl Error {
             }
             Self::Db(_)
             | Self::Auth(_)
+            | Self::Token(_)
+            | Self::SignIn(_)
             | Self::Busy { .. }
             | Self::Held(_)
             | Self::File { .. }
@@ -115,6 +128,12 @@ impl Error {
             | Self::Worker(_) => true,
             Self::Renumbered(_) => false,
         }
+    }
+
+    /// Tells whether it is in the nature of things: a session does not outlive its token.
+    #[must_use]
+    pub fn is_expected(&self) -> bool {
+        matches!(self, Self::Imap(imap::Error::TokenExpired { .. }))
     }
 
     /// Tells whether trying again at once, with a new connection, may help.

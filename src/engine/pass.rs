@@ -56,6 +56,8 @@ pub(super) struct Pass<'a> {
     quiet_since: Cell<Instant>,
     /// How many commits said that something was done.
     effects: Cell<u64>,
+    /// A session ended in this round because its token ran out.
+    ran_out: Cell<bool>,
     /// In how many rounds something was left, since it may be half of a move.
     pub(super) hesitations: Cell<u32>,
     /// Messages that the server did not give, though it lists them.
@@ -98,12 +100,13 @@ pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> 
         db,
         root,
         graveyard: Arc::new(Graveyard::open(&options.state_dir, &account.name)),
-        pool: Pool::new(account, connect(account, &options.state_dir, route.clone())),
+        pool: Pool::new(account, connect(account, &options.state_dir, route.clone()), &options.state_dir)?,
         progress,
         ledger: Ledger::default(),
         touched: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
         effects: Cell::new(0),
+        ran_out: Cell::new(false),
         hesitations: Cell::new(0),
         withheld: RefCell::default(),
     };
@@ -316,17 +319,27 @@ impl Pass<'_> {
 
     /// Goes round until everything is agreed; returns whether anything was done.
     async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<bool, Error> {
-        let (mut wanted, mut did_ever, mut pauses) = (None, false, 0);
-        for round in 0..ROUNDS {
-            let RoundEnd { left, did, waiting, hesitated } =
-                self.round(round, wanted.as_ref(), cautious, unite).await?;
+        let (mut wanted, mut did_ever, mut pauses, mut counted) = (None, false, 0, 0);
+        for round in 0.. {
+            let end = self.round(round, wanted.as_ref(), cautious, unite).await;
+            let worked = matches!(&end, Ok(end) if end.did);
+            // A round that a session ended which ran out is an hour's work, and no sign that the next one does nothing.
+            let ran_out = self.ran_out.take();
+            counted += u32::from(!(ran_out && worked));
+            let RoundEnd { left, did, waiting, hesitated } = match end {
+                Err(error) if error.is_expected() && counted < ROUNDS => {
+                    did_ever = true;
+                    continue;
+                }
+                end => end?,
+            };
             did_ever |= did;
             let mut next = left;
             next.extend(self.touched.take());
-            if self.options.dry_run || next.is_empty() {
+            if self.options.dry_run || next.is_empty() || counted == ROUNDS {
                 break;
             }
-            if !did && !cautious && !hesitated {
+            if !did && !cautious && !hesitated && !ran_out {
                 if waiting {
                     self.wait_for_appends().await;
                 } else if pauses == PAUSES {
@@ -444,6 +457,13 @@ impl Pass<'_> {
 
     /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
     async fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
+        if error.is_expected() {
+            tracing::info!(account = self.account.name, %mailbox, %error, "goes on with a new session");
+            left.insert(mailbox.clone());
+            self.ran_out.set(true);
+            self.set_state(mailbox, MailboxState::Partial);
+            return Ok(());
+        }
         self.write_down_failure(mailbox, &error).await;
         if error.is_for_account() {
             return Err(error);
@@ -612,6 +632,9 @@ impl Pass<'_> {
             .await?;
         for (mailbox, count) in skipped {
             self.ledger.skipped(&mailbox, count);
+        }
+        if let Some(text) = self.pool.complaint().await {
+            self.account_problem(text, None);
         }
         Ok(self.ledger.outcome())
     }

@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::Error;
+use crate::auth::{AccessToken, PasswordSource, TokenSource};
 use crate::config::{Account, Auth};
 use crate::imap::{self, Connect, Credentials, Session};
 use crate::model::Secret;
@@ -14,46 +16,62 @@ use crate::model::Secret;
 pub(super) struct Pool<'a> {
     account: &'a Account,
     connect: Connect,
-    idle: RefCell<Vec<Session>>,
+    key: Key<'a>,
+    idle: RefCell<Vec<Open>>,
     places: Semaphore,
     /// How many there may be, as far as the server lets them in.
     most: Cell<usize>,
+}
+
+/// What opens sessions.
+enum Key<'a> {
     /// Asked for once: a password command may ask the user.
-    secret: Mutex<Option<Secret>>,
+    Password(&'a PasswordSource, Mutex<Option<Secret>>),
+    Tokens(Box<TokenSource>),
+}
+
+/// A session, and the token that it was opened with and does not outlive.
+struct Open {
+    session: Session,
+    token: Option<AccessToken>,
 }
 
 /// A session on loan. It goes back by [`Lease::give_back`]; dropped, it is closed, since nobody knows what state it is in.
 pub(super) struct Lease<'p> {
-    session: Session,
-    idle: &'p RefCell<Vec<Session>>,
+    open: Open,
+    pool: &'p Pool<'p>,
     _place: SemaphorePermit<'p>,
 }
 
 impl<'a> Pool<'a> {
-    pub(super) fn new(account: &'a Account, connect: Connect) -> Self {
+    /// # Errors
+    /// [`Error::Token`] if the account cannot sign in as it is configured.
+    pub(super) fn new(account: &'a Account, connect: Connect, state_dir: &Path) -> Result<Self, Error> {
+        let key = match &account.auth {
+            Auth::Password(source) => Key::Password(source, Mutex::new(None)),
+            Auth::OAuth2(oauth) => Key::Tokens(Box::new(TokenSource::new(account, oauth, state_dir)?)),
+        };
         let most = account.connections.max(1);
         let places = Semaphore::new(most);
-        Self { account, connect, idle: RefCell::default(), places, most: Cell::new(most), secret: Mutex::new(None) }
+        Ok(Self { account, connect, key, idle: RefCell::default(), places, most: Cell::new(most) })
     }
 
     /// Returns a session, as soon as one is free or may be opened.
     pub(super) async fn get(&self) -> Result<Lease<'_>, Error> {
         loop {
             let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
-            let idle = self.idle.borrow_mut().pop();
-            let session = match idle {
-                Some(session) => session,
-                None => match Session::open(&self.connect, &self.credentials().await?).await {
-                    Err(error @ imap::Error::NotConnected { .. }) if self.others() > 0 => {
-                        tracing::warn!(account = self.account.name, %error, "made do with fewer connections");
-                        self.most.set(self.most.get() - 1);
-                        place.forget();
-                        continue;
-                    }
-                    result => result?,
-                },
+            let open = match &self.key {
+                Key::Password(source, asked) => self.with_password(source, asked).await,
+                Key::Tokens(tokens) => self.with_token(tokens).await,
             };
-            return Ok(Lease { session, idle: &self.idle, _place: place });
+            match open {
+                Err(Error::Imap(error @ imap::Error::NotConnected { .. })) if self.others() > 0 => {
+                    tracing::warn!(account = self.account.name, %error, "made do with fewer connections");
+                    self.most.set(self.most.get() - 1);
+                    place.forget();
+                }
+                open => return Ok(Lease { open: open?, pool: self, _place: place }),
+            }
         }
     }
 
@@ -62,47 +80,119 @@ impl<'a> Pool<'a> {
         self.most.get().saturating_sub(self.places.available_permits() + 1)
     }
 
-    async fn credentials(&self) -> Result<Credentials, Error> {
-        let username = self.account.username.clone();
-        match &self.account.auth {
-            Auth::Password(source) => {
-                let mut secret = self.secret.lock().await;
-                let password = match secret.as_ref() {
-                    Some(password) => password.clone(),
-                    None => secret.insert(source.password().await?).clone(),
-                };
-                Ok(Credentials::Password { username, password })
+    fn idle(&self) -> Option<Open> {
+        self.idle.borrow_mut().pop()
+    }
+
+    async fn with_password(&self, source: &PasswordSource, asked: &Mutex<Option<Secret>>) -> Result<Open, Error> {
+        if let Some(open) = self.idle() {
+            return Ok(open);
+        }
+        let password = {
+            let mut asked = asked.lock().await;
+            match asked.as_ref() {
+                Some(password) => password.clone(),
+                None => asked.insert(source.password().await?).clone(),
             }
-            Auth::OAuth2(_) => Err(imap::Error::Configuration(format!(
-                "account {} signs in with OAuth 2.0, which this version cannot do yet",
-                self.account.name
-            ))
-            .into()),
+        };
+        let credentials = Credentials::Password { username: self.account.username.clone(), password };
+        match Session::open(&self.connect, &credentials).await {
+            Ok(session) => Ok(Open { session, token: None }),
+            Err(imap::Error::SignIn { text }) if wants_tokens(&text) => Err(Error::SignIn(format!(
+                "{} takes no passwords any more ({text}); if it is Microsoft's, put provider = \"outlook\" in the place of host \
+                 and the password of [account.{name}], then run: postkeep login {name}",
+                self.account.host,
+                name = self.account.name
+            ))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Returns a session whose token has some life left in it. One whose token has not is closed in passing.
+    async fn with_token(&self, tokens: &TokenSource) -> Result<Open, Error> {
+        let token = tokens.token().await?;
+        while let Some(open) = self.idle() {
+            if open.token.as_ref().is_some_and(|old| old.is(&token)) {
+                return Ok(open);
+            }
+            say_goodbye(open.session).await;
+        }
+        let refused = match self.open(&token).await {
+            Err(imap::Error::SignIn { .. } | imap::Error::TokenExpired { .. }) => token,
+            result => return Ok(result?),
+        };
+        // It may have been revoked, or be for another server after all: a new one tells, and no third one would.
+        let token = tokens.instead_of(&refused).await?;
+        self.open(&token).await.map_err(|error| match error {
+            imap::Error::SignIn { text } | imap::Error::TokenExpired { text } => {
+                Error::SignIn(self.advice(&text, &self.username(&token)))
+            }
+            error => error.into(),
+        })
+    }
+
+    async fn open(&self, token: &AccessToken) -> Result<Open, imap::Error> {
+        let credentials = Credentials::Token { username: self.username(token), token: token.secret().clone() };
+        let session = Session::open(&self.connect, &credentials).await?;
+        Ok(Open { session, token: Some(token.clone()) })
+    }
+
+    fn username(&self, token: &AccessToken) -> String {
+        token.username().unwrap_or(&self.account.username).to_owned()
+    }
+
+    fn advice(&self, text: &str, username: &str) -> String {
+        let name = &self.account.name;
+        format!(
+            "the server refused the sign-in of account {name} as {username}, with a new token too: {text}. Sign in again with: \
+             postkeep login {name}. If that does not help, see whether IMAP is allowed in the settings of the mailbox \
+             (Outlook.com: Settings, Mail, Forwarding and IMAP), and whether {username} is the name of the account and not \
+             an alias; username in [account.{name}] can name another"
+        )
+    }
+
+    /// Returns what the user should know about the sign-in at the end of a pass.
+    pub(super) async fn complaint(&self) -> Option<String> {
+        match &self.key {
+            Key::Password(..) => None,
+            Key::Tokens(tokens) => tokens.complaint().await,
         }
     }
 
     /// Says goodbye on all sessions that are not on loan.
     pub(super) async fn close(&self) {
         let sessions = self.idle.take();
-        futures_util::future::join_all(sessions.into_iter().map(|session| async move {
-            if let Err(error) = session.logout().await {
-                tracing::debug!(%error, "did not log out");
-            }
-        }))
-        .await;
+        futures_util::future::join_all(sessions.into_iter().map(|open| say_goodbye(open.session))).await;
+    }
+}
+
+/// Tells whether a server refused a password for being one.
+fn wants_tokens(text: &str) -> bool {
+    ["Basic authentication is disabled", "BasicAuthBlocked", "LOGINDISABLED"].iter().any(|words| text.contains(words))
+}
+
+async fn say_goodbye(session: Session) {
+    if let Err(error) = session.logout().await {
+        tracing::debug!(%error, "did not log out");
     }
 }
 
 impl Lease<'_> {
     /// Puts the session back for others.
     pub(super) fn give_back(self) {
-        self.idle.borrow_mut().push(self.session);
+        self.pool.idle.borrow_mut().push(self.open);
     }
 
     /// Puts the session back if `result` shows that it is still in step, and returns the result.
     pub(super) fn done<T>(self, result: Result<T, Error>) -> Result<T, Error> {
         let in_step = match &result {
             Ok(_) => true,
+            Err(Error::Imap(imap::Error::TokenExpired { .. })) => {
+                if let (Key::Tokens(tokens), Some(token)) = (&self.pool.key, &self.open.token) {
+                    tokens.is_spent(token);
+                }
+                false
+            }
             Err(Error::Imap(error)) => {
                 error.scope() != imap::Scope::Account && !matches!(error, imap::Error::TooLarge { .. })
             }
@@ -119,12 +209,12 @@ impl Deref for Lease<'_> {
     type Target = Session;
 
     fn deref(&self) -> &Session {
-        &self.session
+        &self.open.session
     }
 }
 
 impl DerefMut for Lease<'_> {
     fn deref_mut(&mut self) -> &mut Session {
-        &mut self.session
+        &mut self.open.session
     }
 }

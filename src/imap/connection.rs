@@ -240,7 +240,7 @@ impl Connection {
             },
             // Its last words say more than that it is gone.
             Err(Error::Closed { text }) => match self.bye.take() {
-                Some(bye) => error::unavailable("", &bye).unwrap_or(Error::Closed { text: bye }),
+                Some(bye) => error::goodbye(bye),
                 None => Error::Closed { text },
             },
             Err(error) => error,

@@ -60,6 +60,12 @@ pub enum Error {
         /// The server's words.
         text: String,
     },
+    /// The server ended the session because its access token ran out. A new session with a new token goes on.
+    #[error("the access token of the session ran out: {text}")]
+    TokenExpired {
+        /// The server's words.
+        text: String,
+    },
     /// The server asks to come back later, or is not well.
     #[error("the server is not available: {text}")]
     Unavailable {
@@ -192,6 +198,7 @@ impl Error {
             | Self::Certificate { .. }
             | Self::Configuration(_)
             | Self::SignIn { .. }
+            | Self::TokenExpired { .. }
             | Self::Unavailable { .. }
             | Self::Throttled { .. }
             | Self::NotConnected { .. }
@@ -216,7 +223,7 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Closed { .. } | Self::TimedOut(_) | Self::Confused { .. } => Retry::Now,
+            Self::Closed { .. } | Self::TokenExpired { .. } | Self::TimedOut(_) | Self::Confused { .. } => Retry::Now,
             Self::Unavailable { pause, .. } => Retry::Later(pause.unwrap_or(MINUTE)),
             Self::Throttled { pause, .. } => Retry::Later(*pause),
             Self::NotConnected { .. } => Retry::Later(MINUTE),
@@ -258,6 +265,14 @@ impl Error {
 pub(super) fn words(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * 300)]);
     text.chars().map(|c| if misleads(c) { ' ' } else { c }).take(300).collect::<String>().trim().to_owned()
+}
+
+/// Tells what the last words of a server mean (Exchange says `Session invalidated - AccessTokenExpired`).
+pub(super) fn goodbye(text: String) -> Error {
+    if text.to_ascii_lowercase().contains("accesstokenexpired") {
+        return Error::TokenExpired { text };
+    }
+    unavailable("", &text).unwrap_or(Error::Closed { text })
 }
 
 /// Tells whether these words mean that the server as a whole is not well, whatever status carries them, and how long
@@ -319,6 +334,14 @@ mod tests {
         }
         assert!(unavailable("UNAVAILABLE", "later").is_some());
         assert!(lost_track("Command Error. 10") && !lost_track("Command Argument Error. 11"));
+    }
+
+    #[test]
+    fn a_goodbye_says_why() {
+        let expired = goodbye("Session invalidated - AccessTokenExpired".to_owned());
+        assert!(matches!(expired, Error::TokenExpired { .. }) && expired.retry() == Retry::Now);
+        assert!(matches!(goodbye("Server Unavailable. 15".to_owned()), Error::Unavailable { .. }));
+        assert!(matches!(goodbye("Connection closed. 14".to_owned()), Error::Closed { .. }));
     }
 
     #[test]

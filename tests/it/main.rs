@@ -26,6 +26,8 @@ mod mirror_guard;
 mod mirror_mailboxes;
 mod mirror_moves;
 mod mirror_readers;
+mod oauth;
+mod oauth_server;
 mod outlook;
 mod outlook_mailboxes;
 mod outlook_messages;

@@ -1,0 +1,665 @@
+//! Signing in with OAuth 2.0: the real program, an authorization server that agrees at once, and a mail server that takes
+//! the tokens.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use postkeep_sim::{At, Fault, Profile, Server, When};
+
+use crate::account::{Account, Output, Remote};
+use crate::oauth_server::{OAuthServer, Reply, get, sent_back, visit};
+
+const EXPIRED: &str = "* BYE Session invalidated - AccessTokenExpired";
+
+/// An account that signs in with OAuth 2.0, and both servers.
+struct Scene {
+    mail: Arc<Server>,
+    oauth: OAuthServer,
+    account: Account,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with("token_store = \"file\"")
+    }
+
+    /// Makes one with more lines below `[account.a.oauth]`.
+    fn with(extra: &str) -> Self {
+        let mail = Arc::new(Server::spawn(Profile::Outlook).unwrap());
+        let oauth = OAuthServer::start();
+        let account = Account::on_sim(&mail);
+        let path = |path: PathBuf| path.display().to_string();
+        let (maildir, state_dir) = (path(account.maildir()), path(account.state_dir()));
+        let config = format!(
+            "[daemon]\nstate_dir = {state_dir:?}\n\n[account.a]\nhost = \"127.0.0.1\"\nport = {}\ntls = \"none\"\n\
+             email = \"alias@example.org\"\nauth = \"oauth2\"\nmaildir = {maildir:?}\nconnections = 2\n\
+             append_retry_after = \"1s\"\n\n[account.a.oauth]\n\
+             client_id = \"client\"\nscope = \"https://outlook.office.com/IMAP.AccessAsUser.All offline_access openid\"\n\
+             authorize_url = {:?}\ntoken_url = {:?}\ndevice_url = {:?}\n{extra}\n",
+            mail.port(),
+            oauth.url("authorize"),
+            oauth.url("token"),
+            oauth.url("devicecode"),
+        );
+        fs::write(account.config(), config).unwrap();
+        let issued = Arc::downgrade(&mail);
+        oauth.lock().issued = Box::new(move |token| {
+            if let Some(mail) = issued.upgrade() {
+                mail.state().tokens.insert(token.to_owned());
+            }
+        });
+        mail.state().append("INBOX", b"Message-ID: <1>\r\nSubject: one\r\n\r\nbody\r\n", &[], 1_700_000_000);
+        Self { mail, oauth, account }
+    }
+
+    fn token_file(&self) -> PathBuf {
+        self.account.state_dir().join("a.token")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.account.command(args);
+        // Nothing of the desktop of who runs the tests.
+        for name in ["DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    fn run_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Output {
+        Started::new(self.command(args).envs(environment.iter().copied())).end()
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.run_with(args, &[])
+    }
+
+    /// Signs in with a browser that does what `browse` does with the address; returns what that returned, too.
+    fn login_by<T>(&self, args: &[&str], browse: impl FnOnce(&str) -> T) -> (Output, T) {
+        let mut started = Started::new(&mut self.command(&[&["login", "a"][..], args].concat()));
+        let address = started.line(|line| line.trim_start().starts_with("http"));
+        let brought = browse(address.trim());
+        (started.end(), brought)
+    }
+
+    /// Signs in, as every test begins that needs a sign-in.
+    fn login(&self) {
+        let (output, _) = self.login_by(&[], visit);
+        assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
+    }
+
+    #[track_caller]
+    fn sync(&self, code: i32) -> Output {
+        let output = self.run(&["sync"]);
+        assert_eq!(output.code, code, "{}{}", output.stdout, output.stderr);
+        output
+    }
+
+    fn renewals(&self) -> usize {
+        self.oauth.asked("token").iter().filter(|params| params["grant_type"] == "refresh_token").count()
+    }
+
+    fn sign_ins(&self) -> usize {
+        self.mail.commands().iter().filter(|command| command.name == "AUTHENTICATE").count()
+    }
+}
+
+/// A program that runs, and that is waited for.
+struct Started {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    stderr: Option<std::thread::JoinHandle<String>>,
+    said: String,
+}
+
+impl Started {
+    fn new(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut stderr = child.stderr.take().unwrap();
+        let collect = move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        };
+        Self { child, stdout, stderr: Some(std::thread::spawn(collect)), said: String::new() }
+    }
+
+    /// Returns the next line of standard output that fits.
+    #[track_caller]
+    fn line(&mut self, fits: impl Fn(&str) -> bool) -> String {
+        loop {
+            let mut line = String::new();
+            if self.stdout.read_line(&mut line).unwrap() == 0 {
+                let stderr = self.stderr.take().unwrap().join().unwrap();
+                panic!("the program ended without that line: {}{stderr}", self.said);
+            }
+            self.said += &line;
+            if fits(&line) {
+                return line;
+            }
+        }
+    }
+
+    fn end(mut self) -> Output {
+        self.stdout.read_to_string(&mut self.said).unwrap();
+        let stderr = self.stderr.take().unwrap().join().unwrap();
+        let code = self.child.wait().unwrap().code().unwrap_or(-1);
+        Output { code, stdout: self.said, stderr }
+    }
+}
+
+/// Returns every file below a directory with its content.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.is_file() {
+            found.insert(path.clone(), fs::read(path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_user_signs_in_and_mail_comes() {
+    let scene = Scene::new();
+    let (output, page) = scene.login_by(&[], visit);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(
+        output.stdout.contains("Signed in to a as someone@outlook.com; the sign-in is kept in "),
+        "{}",
+        output.stdout
+    );
+    assert!(output.stdout.ends_with("Next: postkeep sync a\n"), "{}", output.stdout);
+    assert!(page.contains("<h1>You are signed in</h1>") && page.contains("as someone@outlook.com."), "{page}");
+    assert!(page.contains("postkeep sync a"), "{page}");
+    assert_eq!(fs::metadata(scene.token_file()).unwrap().mode() & 0o7777, 0o600);
+
+    let asked = scene.oauth.asked("authorize").remove(0);
+    let scope = "https://outlook.office.com/IMAP.AccessAsUser.All offline_access openid";
+    for (name, value) in [
+        ("response_type", "code"),
+        ("client_id", "client"),
+        ("code_challenge_method", "S256"),
+        ("scope", scope),
+        ("login_hint", "alias@example.org"),
+    ] {
+        assert_eq!(asked[name], value);
+    }
+    let port = asked["redirect_uri"].strip_prefix("http://localhost:").unwrap();
+    assert!(port.parse::<u16>().is_ok(), "{port}");
+
+    scene.sync(0);
+    scene.account.assert_equal(Remote::Sim(&scene.mail));
+    let renewal = scene.oauth.asked("token").remove(1);
+    assert_eq!((renewal["grant_type"].as_str(), renewal["scope"].as_str()), ("refresh_token", scope));
+    assert_eq!(renewal["client_id"], "client");
+    assert!(!renewal.contains_key("client_secret"));
+    // The one that was rotated is kept: a server that takes each once is content.
+    scene.sync(0);
+    scene.sync(0);
+    assert_eq!(scene.renewals(), 3);
+    assert_eq!(scene.mail.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn a_visit_that_is_not_the_right_one_changes_nothing() {
+    let scene = Scene::new();
+    let (output, pages) = scene.login_by(&[], |address| {
+        let back = sent_back(address);
+        let (wrong, other) = (back.replace("state=", "state=x"), back.replace("/?", "/other?"));
+        let pages = [wrong, other].map(|address| get(&address));
+        (pages, get(&back))
+    });
+    let ([wrong, other], right) = pages;
+    assert!(
+        wrong.0.starts_with("HTTP/1.1 400 ") && wrong.1.contains("not the sign-in that postkeep waits for"),
+        "{wrong:?}"
+    );
+    assert!(other.0.starts_with("HTTP/1.1 404 ") && other.1.contains("There is nothing here"), "{other:?}");
+    assert!(right.0.starts_with("HTTP/1.1 200 ") && right.1.contains("You are signed in"), "{right:?}");
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert_eq!(scene.oauth.asked("token").len(), 1);
+}
+
+#[test]
+fn who_declines_is_told_how_to_try_again() {
+    let scene = Scene::new();
+    scene.oauth.lock().refuse =
+        Some(("access_denied".to_owned(), "AADSTS65004: User <declined> to consent.".to_owned()));
+    let (output, page) = scene.login_by(&[], visit);
+    assert_eq!(output.code, 3, "{}", output.stderr);
+    assert!(output.stderr.contains("was declined") && output.stderr.contains("postkeep login a"), "{}", output.stderr);
+    assert!(page.contains("<h1>You are not signed in</h1>") && page.contains("User &lt;declined&gt; to"), "{page}");
+    assert!(page.contains("postkeep login a") && !scene.token_file().exists(), "{page}");
+}
+
+#[test]
+fn what_goes_wrong_after_the_consent_is_on_the_page_too() {
+    let rows = [
+        (Reply::new(503, "busy"), 5, "HTTP 503"),
+        (Reply::error("invalid_client", "AADSTS7000218: a secret is missing"), 2, "check client_id"),
+        (Reply::new(200, "<html>cAnArY</html>"), 5, "makes no sense"),
+        (Reply::new(200, r#"{"token_type":"Bearer","access_token":"x","expires_in":60}"#), 2, "offline_access"),
+    ];
+    let scene = Scene::new();
+    for (reply, code, words) in rows {
+        scene.oauth.lock().replies.push_back(reply);
+        let (output, page) = scene.login_by(&[], visit);
+        assert_eq!(output.code, code, "{}", output.stderr);
+        assert!(output.stderr.contains(words) && page.contains(words), "{}{page}", output.stderr);
+        assert!(page.contains("<h1>You are not signed in yet</h1>") && !page.contains("cAnArY"), "{page}");
+        assert!(scene.oauth.lock().replies.is_empty() && !scene.token_file().exists());
+    }
+}
+
+#[test]
+fn somebody_else_is_not_taken_for_the_owner_of_the_mirror() {
+    let scene = Scene::new();
+    scene.login();
+    let before = fs::read(scene.token_file()).unwrap();
+    scene.oauth.lock().name = "other@outlook.com".to_owned();
+    let (output, page) = scene.login_by(&[], visit);
+    assert_eq!(output.code, 3, "{}", output.stderr);
+    assert!(output.stderr.contains("mirrors the mailbox of someone@outlook.com"), "{}", output.stderr);
+    assert!(page.contains("that was other@outlook.com"), "{page}");
+    assert_eq!(fs::read(scene.token_file()).unwrap(), before);
+    scene.oauth.lock().name = "SomeOne@outlook.com".to_owned();
+    scene.login();
+}
+
+#[test]
+fn ctrl_c_ends_a_sign_in() {
+    let scene = Scene::new();
+    for args in [&["login", "a"][..], &["login", "a", "--device"]] {
+        let mut started = Started::new(&mut scene.command(args));
+        started.line(|line| line.contains("Ctrl-C"));
+        let pid = rustix::process::Pid::from_child(&started.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        let output = started.end();
+        assert_eq!(output.code, 3, "{}", output.stderr);
+        assert!(output.stderr.contains("postkeep login a"), "{}", output.stderr);
+        assert!(!scene.token_file().exists());
+    }
+}
+
+#[test]
+fn what_is_not_configured_is_explained() {
+    let scene = Scene::new();
+    let config = fs::read_to_string(scene.account.config()).unwrap();
+    let outlook = config.replace("auth = \"oauth2\"", "provider = \"outlook\"").replace("client_id = \"client\"\n", "");
+    fs::write(scene.account.config(), outlook).unwrap();
+    for (command, code) in [("login", 2), ("sync", 3)] {
+        let output = scene.run(&[command, "a"]);
+        let said = output.stdout + &output.stderr;
+        assert_eq!(output.code, code, "{said}");
+        for words in ["client_id = ", "[account.a.oauth]", "https://entra.microsoft.com", "postkeep login a"] {
+            assert!(said.contains(words), "{said}");
+        }
+    }
+    fs::write(scene.account.config(), config).unwrap();
+    let output = scene.sync(3);
+    assert!(output.stdout.contains("account a is not signed in; run: postkeep login a"), "{}", output.stdout);
+    let password = Account::on_sim(&scene.mail);
+    let output = password.run(&["login", "a"]);
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("signs in with a password"), "{}", output.stderr);
+}
+
+/// F1: a token that the mail server does not take is renewed once, and then the user is asked.
+#[test]
+fn a_refused_token_is_renewed_once_and_then_the_user_is_asked() {
+    let scene = Scene::new();
+    scene.login();
+    scene.mail.inject("AUTHENTICATE", When::Nth(1), Fault::Answer("NO AUTHENTICATE failed.".to_owned()));
+    scene.sync(0);
+    assert_eq!((scene.renewals(), scene.sign_ins()), (2, 2));
+    assert_eq!(scene.mail.fired(), ["AUTHENTICATE answer"]);
+
+    drop(scene.mail.take_commands());
+    scene.mail.inject("AUTHENTICATE", When::Every, Fault::Answer("NO AUTHENTICATE failed.".to_owned()));
+    let output = scene.sync(3);
+    assert_eq!((scene.renewals(), scene.sign_ins()), (4, 2));
+    let said = output.stdout + &output.stderr;
+    for words in ["AUTHENTICATE failed.", "postkeep login a", "as someone@outlook.com", "IMAP is allowed", "alias"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    scene.mail.calm();
+    scene.sync(0);
+}
+
+/// F5: a session ends with its token; the pass goes on where it was, as if nothing had happened.
+#[test]
+fn a_session_whose_token_ran_out_goes_on_with_a_new_one() {
+    for pattern in ["LIST", "STATUS", "SELECT", "UID FETCH", "UID FETCH BODY.PEEK[]", "UID STORE", "APPEND"] {
+        let scene = Scene::new();
+        scene.login();
+        scene.sync(0);
+        for n in 2..40_u32 {
+            let bytes = format!("Message-ID: <{n}>\r\nSubject: {n}\r\n\r\nbody\r\n");
+            scene.mail.state().append("INBOX", bytes.as_bytes(), &[], 1_700_000_000 + i64::from(n));
+        }
+        let path = scene.account.files("INBOX").remove(0);
+        scene.account.set_info(&path, "S");
+        scene.account.deliver("INBOX", b"Message-ID: <here>\nSubject: here\n\nbody\n");
+        let before = (scene.renewals(), scene.sign_ins());
+        let last = |line: &str| {
+            let tagged = !line.starts_with('*') && !line.starts_with('+');
+            Some(if tagged { EXPIRED.to_owned() } else { line.to_owned() })
+        };
+        scene.mail.inject(pattern, When::Nth(1), Fault::edit(last));
+        scene.mail.inject(pattern, When::Nth(1), Fault::Close(At::After));
+        let output = scene.sync(0);
+        assert!(scene.mail.fired().iter().any(|fired| fired.ends_with(" edit")), "{pattern}: {:?}", scene.mail.fired());
+        assert!(!output.stdout.contains("ran out") && !output.stderr.contains("ran out"), "{pattern}: {output:?}");
+        assert_eq!(scene.renewals() - before.0, 2, "{pattern}");
+        assert!(scene.sign_ins() - before.1 >= 2, "{pattern}");
+        scene.account.assert_equal(Remote::Sim(&scene.mail));
+        assert_eq!(scene.mail.violations(), Vec::<String>::new(), "{pattern}");
+    }
+}
+
+#[test]
+fn a_session_is_not_used_again_when_its_token_is_old() {
+    let scene = Scene::new();
+    scene.login();
+    scene.sync(0);
+    let usual = scene.sign_ins();
+    // Old at once.
+    scene.oauth.lock().lifetime = 0;
+    drop(scene.mail.take_commands());
+    scene.mail.state().append("INBOX", b"Subject: two\r\n\r\nbody\r\n", &[], 1_700_000_000);
+    scene.sync(0);
+    scene.account.assert_equal(Remote::Sim(&scene.mail));
+    let commands = scene.mail.commands();
+    let count = |name: &str| commands.iter().filter(|command| command.name == name).count();
+    assert!(count("AUTHENTICATE") > usual, "{commands:?}");
+    assert_eq!(count("LOGOUT"), count("AUTHENTICATE"), "{commands:?}");
+}
+
+/// F29: a server that takes no passwords.
+#[test]
+fn a_refused_password_names_the_way_in() {
+    let mail = Server::spawn(Profile::Outlook).unwrap();
+    let account = Account::on_sim(&mail);
+    let refusal = "NO Basic authentication is disabled.".to_owned();
+    mail.inject("AUTHENTICATE", When::Every, Fault::Answer(refusal));
+    let output = account.run(&["sync"]);
+    assert_eq!(output.code, 3, "{}", output.stdout);
+    for words in ["takes no passwords any more", "provider = \"outlook\"", "postkeep login a"] {
+        assert!(output.stdout.contains(words), "{}", output.stdout);
+    }
+    assert_eq!(mail.fired(), ["AUTHENTICATE answer"]);
+
+    let config = fs::read_to_string(account.config()).unwrap();
+    fs::write(account.config(), config.replace("host = \"127.0.0.1\"", "provider = \"outlook\"")).unwrap();
+    let output = account.run(&["sync"]);
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("has refused passwords since September 2024"), "{}", output.stderr);
+}
+
+/// F31: what the token endpoint may answer. The sign-in is kept whatever it is.
+#[test]
+fn a_failed_renewal_keeps_the_sign_in() {
+    let abuse = "AADSTS70000: User account is found to be in service abuse mode.";
+    let pause = Reply { headers: "Retry-After: 120\r\n".to_owned(), ..Reply::new(429, "") };
+    let cut = Reply { cut: true, ..Reply::new(0, "") };
+    let rows = [
+        (Reply::new(500, "oh"), 5, "it answered HTTP 500"),
+        (pause, 5, "it answered HTTP 429 and asks to be left alone for 120 seconds"),
+        (Reply::error("temporarily_unavailable", "AADSTS90033: later"), 5, "AADSTS90033: later"),
+        (Reply::new(404, "<html>"), 5, "it answered HTTP 404"),
+        (Reply::new(302, ""), 5, "it answered HTTP 302"),
+        (Reply::new(200, "{\"access_token\":\"cAnArY\"}"), 5, "makes no sense"),
+        (Reply::new(200, &"x".repeat(2 << 20)), 5, "far too long"),
+        (cut, 5, "cannot be used now"),
+        (Reply::error("invalid_grant", "AADSTS70000: The provided value is not valid."), 3, "postkeep login a"),
+        (Reply::error("interaction_required", "AADSTS50076: more"), 3, "postkeep login a"),
+        (Reply::error("invalid_grant", abuse), 3, "Microsoft has restricted the user"),
+        (Reply::error("unauthorized_client", "AADSTS700016: unknown"), 3, "check client_id"),
+    ];
+    let scene = Scene::new();
+    scene.oauth.lock().strict = false;
+    scene.login();
+    let kept = fs::read(scene.token_file()).unwrap();
+    for (reply, code, words) in rows {
+        let before = scene.renewals();
+        scene.oauth.lock().replies.push_back(reply.clone());
+        let output = scene.sync(code);
+        let said = output.stdout + &output.stderr;
+        assert!(said.contains(words) && !said.contains("cAnArY"), "{words}: {said}");
+        assert_eq!(scene.renewals(), before + 1, "{reply:?}");
+        assert_eq!(fs::read(scene.token_file()).unwrap(), kept, "{reply:?}");
+        assert!(scene.oauth.lock().replies.is_empty());
+    }
+    scene.sync(0);
+}
+
+/// F31: killed between the receipt of a rotated token and the end of its saving.
+#[test]
+fn a_crash_while_a_token_is_saved_never_leaves_half_of_one() {
+    let list = {
+        let scene = Scene::new();
+        scene.login();
+        let steps = scene.account.state_dir().join("steps");
+        let output = scene.run_with(&["sync"], &[("POSTKEEP_STEPS", steps.to_str().unwrap())]);
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        fs::read_to_string(steps).unwrap()
+    };
+    let of_tokens: Vec<(&str, &str)> =
+        list.lines().filter(|line| line.contains("token")).map(|line| line.split_once(' ').unwrap()).collect();
+    let names: Vec<&str> = of_tokens.iter().map(|(_, name)| *name).collect();
+    assert_eq!(names, ["keep token", "write token", "rename token", "sync token directory"]);
+    for (number, name) in of_tokens {
+        for strict in [false, true] {
+            let scene = Scene::new();
+            scene.oauth.lock().strict = strict;
+            scene.login();
+            let before = fs::read_to_string(scene.token_file()).unwrap();
+            let output = scene.run_with(&["sync"], &[("POSTKEEP_CRASH_AT", number)]);
+            assert_eq!(output.code, -1, "{name}: {}", output.stderr);
+            assert_eq!(scene.renewals(), 1, "{name}");
+            // The access token was not used before the new refresh token was durable.
+            assert_eq!(scene.sign_ins(), 0, "{name}");
+            let after = fs::read_to_string(scene.token_file()).unwrap();
+            assert_eq!(after == before, name != "sync token directory", "{name}");
+            assert!(serde_json::from_str::<serde_json::Value>(&after).is_ok(), "{name}");
+
+            // Microsoft still takes the old one; a server that does not leaves only the user.
+            let lost = strict && name != "sync token directory";
+            let output = scene.sync(if lost { 3 } else { 0 });
+            if lost {
+                assert!(output.stdout.contains("postkeep login a"), "{}", output.stdout);
+                assert_eq!(fs::read_to_string(scene.token_file()).unwrap(), after, "{name}");
+                scene.login();
+                scene.sync(0);
+            }
+            assert!(!scene.account.state_dir().join("a.token-new").exists(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_sign_in_that_cannot_be_saved_is_told_and_the_old_one_stays() {
+    let scene = Scene::new();
+    scene.oauth.lock().strict = false;
+    scene.login();
+    let before = fs::read(scene.token_file()).unwrap();
+    // In the way of the new file.
+    let obstacle = scene.account.state_dir().join("a.token-new");
+    fs::create_dir_all(obstacle.join("x")).unwrap();
+    let output = scene.sync(1);
+    assert!(output.stdout.contains("the renewed sign-in could not be kept"), "{}", output.stdout);
+    scene.account.assert_equal(Remote::Sim(&scene.mail));
+    assert_eq!(fs::read(scene.token_file()).unwrap(), before);
+    fs::remove_dir_all(obstacle).unwrap();
+    scene.sync(0);
+    assert_ne!(fs::read(scene.token_file()).unwrap(), before);
+}
+
+#[test]
+fn a_sign_in_that_others_can_read_is_not_used() {
+    let scene = Scene::new();
+    scene.login();
+    fs::set_permissions(scene.token_file(), fs::Permissions::from_mode(0o644)).unwrap();
+    let output = scene.sync(3);
+    assert!(output.stdout.contains("chmod 600"), "{}", output.stdout);
+    assert_eq!((scene.renewals(), scene.sign_ins()), (0, 0));
+    fs::set_permissions(scene.token_file(), fs::Permissions::from_mode(0o600)).unwrap();
+    scene.sync(0);
+    fs::write(scene.token_file(), "{").unwrap();
+    let output = scene.sync(3);
+    assert!(output.stdout.contains("postkeep login a"), "{}", output.stdout);
+    scene.login();
+    scene.sync(0);
+}
+
+#[test]
+fn a_sign_in_under_another_registration_is_not_sent_to_it() {
+    let scene = Scene::new();
+    scene.login();
+    let config = fs::read_to_string(scene.account.config()).unwrap();
+    fs::write(scene.account.config(), config.replace("\"client\"", "\"another\"")).unwrap();
+    let output = scene.sync(3);
+    assert!(output.stdout.contains("client_id, tenant or token_url is another one now"), "{}", output.stdout);
+    assert_eq!(scene.renewals(), 0);
+}
+
+/// F32: with a browser elsewhere.
+#[test]
+fn a_device_waits_for_its_user() {
+    let scene = Scene::new();
+    scene.oauth.lock().replies.push_back(Reply::error("authorization_pending", "AADSTS70016: not yet"));
+    let output = scene.run(&["login", "a", "--device"]);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    assert!(output.stdout.contains("    https://microsoft.com/devicelogin\n"), "{}", output.stdout);
+    assert!(output.stdout.contains("    ABCD1234\n"), "{}", output.stdout);
+    let polls = scene.oauth.asked("token");
+    assert_eq!(polls.len(), 2);
+    for poll in &polls {
+        assert_eq!(poll["grant_type"], "urn:ietf:params:oauth:grant-type:device_code");
+        assert_eq!((poll["device_code"].as_str(), poll["client_id"].as_str()), ("device-cAnArY", "client"));
+    }
+    assert!(scene.oauth.asked("devicecode")[0]["scope"].contains("offline_access"));
+    scene.sync(0);
+
+    for (error, words) in
+        [("access_denied", "was declined"), ("expired_token", "nobody signed in to account a in time")]
+    {
+        let scene = Scene::new();
+        scene.oauth.lock().replies.push_back(Reply::error(error, "AADSTS70000: no"));
+        let output = scene.run(&["login", "a", "--device"]);
+        assert_eq!(output.code, 3, "{}", output.stderr);
+        assert!(output.stderr.contains(words) && output.stderr.contains("postkeep login a"), "{}", output.stderr);
+        assert!(scene.oauth.lock().replies.is_empty() && !scene.token_file().exists());
+    }
+}
+
+/// Returns what of `secret` is in its base64, wherever it stands in the text.
+fn in_base64(secret: &str) -> Vec<String> {
+    let shifted = |n: usize| STANDARD_NO_PAD.encode("x".repeat(n) + secret);
+    // What shares a character with a neighbour is left out.
+    vec![shifted(0)[..8].to_owned(), shifted(1)[2..8].to_owned(), shifted(2)[3..9].to_owned()]
+}
+
+#[test]
+fn no_secret_is_found_anywhere_but_in_its_file() {
+    let scene = Scene::new();
+    let trace = ["--log", "trace"];
+    let (output, page) = scene.login_by(&trace, visit);
+    let mut said = vec![output, scene.run(&[&["login", "a", "--device"][..], &trace].concat())];
+    scene.mail.inject("AUTHENTICATE", When::Nth(1), Fault::Answer("NO AUTHENTICATE failed.".to_owned()));
+    said.push(scene.run(&[&["sync"][..], &trace].concat()));
+    assert_eq!(said.iter().map(|output| output.code).collect::<Vec<_>>(), [0, 0, 0]);
+    // A server that says too much.
+    let kept: serde_json::Value = serde_json::from_slice(&fs::read(scene.token_file()).unwrap()).unwrap();
+    let echo = format!("AADSTS70000: {} is not valid", kept["refresh_token"].as_str().unwrap());
+    scene.oauth.lock().replies.push_back(Reply::error("invalid_grant", &echo));
+    said.push(scene.run(&[&["sync"][..], &trace].concat()));
+    assert!(said[3].stdout.contains("[secret] is not valid"), "{}", said[3].stdout);
+    assert!(said[2].stderr.contains(" TRACE "), "{}", said[2].stderr);
+    let needles: Vec<String> = std::iter::once("cAnArY".to_owned()).chain(in_base64("cAnArY")).collect();
+    let is_clean = |text: &str, place: &str| {
+        for needle in &needles {
+            let at = text.find(needle).map(|at| text[at.saturating_sub(200)..].chars().take(300).collect::<String>());
+            assert_eq!(at, None, "{needle} in {place}");
+        }
+    };
+    is_clean(&page, "the page");
+    for output in &said {
+        is_clean(&output.stdout, "standard output");
+        is_clean(&output.stderr, "standard error");
+    }
+    for (path, content) in files(scene.account.config().parent().unwrap()) {
+        if path == scene.token_file() {
+            assert!(String::from_utf8_lossy(&content).contains("cAnArY"));
+        } else {
+            is_clean(&String::from_utf8_lossy(&content), &path.display().to_string());
+        }
+    }
+}
+
+#[cfg(feature = "keyring")]
+/// Runs shell commands in a session of a desktop with an unlocked GNOME Keyring; `$p` is the program with its
+/// configuration.
+fn in_session(scene: &Scene, commands: &str) -> Output {
+    let script = format!(
+        "printf pw | gnome-keyring-daemon --unlock --components=secrets >/dev/null 2>&1 || exit 99\n\
+         p=\"{} --config {}\"\n{commands}",
+        env!("CARGO_BIN_EXE_postkeep"),
+        scene.account.config().display()
+    );
+    let home = scene.account.config().parent().unwrap().to_owned();
+    let mut command = Command::new("dbus-run-session");
+    command.args(["--", "sh", "-c", &script]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    command.env("HOME", &home).env("XDG_RUNTIME_DIR", &home);
+    Started::new(&mut command).end()
+}
+
+#[cfg(feature = "keyring")]
+#[test]
+fn a_desktop_keeps_the_sign_in_in_its_keyring() {
+    let scene = Scene::with("");
+    let output = in_session(&scene, "$p --log trace login a --device && $p --log trace sync && $p sync");
+    assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
+    assert!(output.stdout.contains("the sign-in is kept in the Secret Service."), "{}", output.stdout);
+    assert!(!output.stdout.contains("cAnArY") && !output.stderr.contains("cAnArY"));
+    assert_eq!(scene.renewals(), 2);
+    assert!(!scene.token_file().exists());
+    scene.account.assert_equal(Remote::Sim(&scene.mail));
+    // The desktop of the next day knows the token that was rotated.
+    let output = in_session(&scene, "$p sync");
+    assert_eq!((output.code, scene.renewals()), (0, 3), "{}{}", output.stdout, output.stderr);
+    // Without a desktop it is out of reach, and that is told.
+    let output = scene.sync(3);
+    assert!(
+        output.stdout.contains("there is no Secret Service") && output.stdout.contains("postkeep login a"),
+        "{output:?}"
+    );
+    // What is signed in without one is kept in a file, and with one again in the keyring alone.
+    scene.login();
+    assert!(scene.token_file().exists());
+    scene.sync(0);
+    let output = in_session(&scene, "$p login a --device && $p sync");
+    assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
+    assert!(!scene.token_file().exists());
+}
+
+#[test]
+fn who_insists_on_a_keyring_is_told_that_there_is_none() {
+    let scene = Scene::with("token_store = \"keyring\"");
+    let output = scene.run(&["login", "a"]);
+    assert_eq!(output.code, 1, "{}", output.stderr);
+    assert!(output.stderr.contains("there is no Secret Service to keep the sign-in"), "{}", output.stderr);
+    assert_eq!(scene.oauth.asked("authorize").len(), 0);
+    assert!(!scene.token_file().exists());
+}
