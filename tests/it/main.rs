@@ -29,6 +29,7 @@ mod mirror_readers;
 mod oauth;
 mod oauth_server;
 mod outlook;
+mod outlook_account;
 mod outlook_mailboxes;
 mod outlook_messages;
 mod outlook_service;
