@@ -135,6 +135,7 @@ impl Access {
 
     /// Returns the newest sign-in, where it is or should be kept, and itself again if it is not kept yet.
     #[allow(clippy::type_complexity)] // Two callers take it apart at once.
+    #[expect(clippy::result_large_err, reason = "it is rare, and handed on once")]
     fn newest(
         &self,
         unsaved: Option<Unsaved>,

@@ -90,7 +90,8 @@ fn tokens(n: u32, lifetime: u32) -> Reply {
 /// F32, RFC 8628 §3.5.
 #[tokio::test]
 async fn a_device_asks_as_often_as_it_may() {
-    let rows: [(&[&str], Result<(), Problem>, &[u64]); 8] = [
+    type Row<'a> = (&'a [&'a str], Result<(), Problem>, &'a [u64]);
+    let rows: [Row<'_>; 8] = [
         (&[], Ok(()), &[5]),
         (&["authorization_pending", "authorization_pending"], Ok(()), &[5, 5, 5]),
         (&["slow_down", "authorization_pending", "slow_down"], Ok(()), &[5, 10, 10, 15]),

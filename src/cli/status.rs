@@ -33,6 +33,10 @@ struct AccountStatus {
     under_way: bool,
     /// Why the last pass ended before it was through; none since one was.
     failure: Option<FailedPass>,
+    /// Until when the server is left alone, and why, if it is.
+    quiet: Option<Quiet>,
+    /// Since when the server has accepted sign-ins and not opened the mailbox.
+    not_connected_since: Option<Moment>,
     /// When the mailbox that is furthest behind was last complete; none if one never was.
     last_complete: Option<Moment>,
     mailboxes: Vec<MailboxStatus>,
@@ -49,6 +53,13 @@ struct FailedPass {
     exit: Exit,
 }
 
+/// A time in which the server is left alone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct Quiet {
+    until: Moment,
+    why: String,
+}
+
 /// How a mailbox stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 struct MailboxStatus {
@@ -57,11 +68,23 @@ struct MailboxStatus {
     synced: u64,
     /// Messages whose transfer was begun.
     pending: u64,
+    /// Messages that the server lists and does not give yet.
+    withheld: Vec<WithheldMessage>,
     skipped: Vec<SkippedMessage>,
     held: Option<HeldRemovals>,
     last_complete: Option<Moment>,
     missing_since: Option<Moment>,
     problem: Option<String>,
+}
+
+/// A message that the server lists and does not give.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+struct WithheldMessage {
+    uid: Option<u32>,
+    /// How often it was asked for.
+    tries: u32,
+    /// When it is asked for again.
+    next: Moment,
 }
 
 /// A message that cannot be transferred.
@@ -120,29 +143,42 @@ pub(super) async fn run(args: &Args, config: &Config, paint: Paint) -> Result<Ex
 /// Reads how an account stands; of one that was never synced, nothing is known.
 async fn gather(account: &Account, config: &Config) -> Result<AccountStatus, db::Error> {
     let file = config.daemon.database(&account.name);
-    let (under_way, failure, mailboxes) = if file.exists() {
-        Db::open(&file)?.read(|tx| Ok((!tx.account()?.clean, tx.failure()?, gather_mailboxes(tx)?))).await?
+    let (under_way, failure, mailboxes, service) = if file.exists() {
+        let read = |tx: &Tx<'_>| Ok((!tx.account()?.clean, tx.failure()?, gather_mailboxes(tx)?, tx.service()?));
+        Db::open(&file)?.read(read).await?
     } else {
-        (false, None, vec![])
+        (false, None, vec![], db::Service::default())
     };
     let failure = failure.map(|failure| {
         let exit = Exit::from(Outcome::from_word(&failure.outcome));
         FailedPass { at: Moment::from_seconds(failure.at), text: failure.text, exit_code: exit.code(), exit }
     });
+    let quiet = service.quiet_at(jiff::Timestamp::now().as_second());
+    let quiet = quiet.map(|(until, why)| Quiet { until: Moment::from_seconds(until), why: why.to_owned() });
+    let not_connected_since = service.not_connected_since.map(Moment::from_seconds);
     let last_complete = mailboxes.iter().map(|m| m.last_complete).min().flatten();
     let (account, maildir) = (account.name.clone(), account.maildir.display().to_string());
-    Ok(AccountStatus { account, maildir, under_way, failure, last_complete, mailboxes })
+    Ok(AccountStatus { account, maildir, under_way, failure, quiet, not_connected_since, last_complete, mailboxes })
 }
 
 fn gather_mailboxes(tx: &Tx<'_>) -> Result<Vec<MailboxStatus>, db::Error> {
     let mut all = Vec::new();
     for mailbox in tx.mailboxes()? {
         let counts = tx.count(mailbox.id)?;
+        let (skipped_links, waiting) = (tx.skipped(mailbox.id)?, tx.withheld(mailbox.id)?);
+        let waits = |id| waiting.iter().find(|w| w.link == id);
+        let withheld = skipped_links.iter().filter_map(|link| {
+            let db::Withheld { tries, next_at, .. } = *waits(link.id)?;
+            let uid = link.uid().map(crate::model::Uid::get);
+            Some(WithheldMessage { uid, tries, next: Moment::from_seconds(next_at) })
+        });
+        let withheld: Vec<_> = withheld.collect();
         all.push(MailboxStatus {
             mailbox: mailbox.name.as_str().to_owned(),
             synced: counts.synced,
             pending: counts.downloading + counts.uploading,
-            skipped: tx.skipped(mailbox.id)?.iter().filter_map(skipped).collect(),
+            skipped: skipped_links.iter().filter(|link| waits(link.id).is_none()).filter_map(skipped).collect(),
+            withheld,
             held: held(&tx.held(mailbox.id)?, tx.mailbox_hold(mailbox.id)?),
             last_complete: mailbox.last_complete.map(Moment::from_seconds),
             missing_since: mailbox.missing_since.map(Moment::from_seconds),
@@ -192,7 +228,7 @@ impl MailboxStatus {
         if self.held.as_ref().is_some_and(HeldRemovals::waits) {
             return Exit::Held;
         }
-        let whole = self.problem.is_none() && self.skipped.is_empty() && self.pending == 0;
+        let whole = self.problem.is_none() && self.skipped.is_empty() && self.withheld.is_empty() && self.pending == 0;
         if whole && self.last_complete.is_some() { Exit::Done } else { Exit::Partial }
     }
 
@@ -209,6 +245,9 @@ impl MailboxStatus {
         }
         if self.pending > 0 {
             parts.push(format!("{} pending", grouped(self.pending)));
+        }
+        if !self.withheld.is_empty() {
+            parts.push(format!("{} not given yet", grouped(self.withheld.len() as u64)));
         }
         if !self.skipped.is_empty() {
             parts.push(format!("{} skipped", grouped(self.skipped.len() as u64)));
@@ -254,6 +293,17 @@ fn render(status: &AccountStatus, now: Moment, zone: &TimeZone, paint: Paint) ->
             harmless(&failure.text)
         );
     }
+    if let Some(quiet) = &status.quiet {
+        let _ = writeln!(
+            text,
+            "  the server is left alone until {}\n    {}",
+            quiet.until.exact(zone),
+            harmless(&quiet.why)
+        );
+    }
+    if let Some(since) = status.not_connected_since {
+        let _ = writeln!(text, "  the server has not opened the mailbox since {}", when(since));
+    }
     if status.mailboxes.is_empty() {
         let _ = writeln!(text, "  to begin:  postkeep sync {}", status.account);
         return text;
@@ -270,6 +320,10 @@ fn render(status: &AccountStatus, now: Moment, zone: &TimeZone, paint: Paint) ->
         text.push_str(&details(&status.account, mailbox, &when));
     }
     text
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 /// Returns why a mailbox is not in sync, and what to do; empty if it is.
@@ -298,6 +352,14 @@ fn details(account: &str, mailbox: &MailboxStatus, when: &dyn Fn(Moment) -> Stri
     }
     if let Some(since) = mailbox.missing_since {
         let _ = writeln!(text, "\n  {name}: the server has not listed it since {}", when(since));
+    }
+    if !mailbox.withheld.is_empty() {
+        let count = many(mailbox.withheld.len() as u64, "message");
+        let _ = writeln!(text, "\n  {name}: {count} listed by the server, but not given yet");
+    }
+    for message in mailbox.withheld.iter().take(MOST_SKIPPED) {
+        let uid = message.uid.map(|uid| format!("uid {uid}")).unwrap_or_default();
+        let _ = writeln!(text, "    {uid}: asked for {}, again after {}", times(message.tries), when(message.next));
     }
     if !mailbox.skipped.is_empty() {
         let _ = writeln!(text, "\n  {name}: {} skipped", many(mailbox.skipped.len() as u64, "message"));
@@ -329,6 +391,7 @@ mod tests {
             mailbox: name.to_owned(),
             synced: 1234,
             pending: 0,
+            withheld: vec![],
             skipped: vec![],
             held: None,
             last_complete: Some(Moment::from_seconds(1_793_620_680)),
@@ -340,7 +403,8 @@ mod tests {
     fn account(mailboxes: Vec<MailboxStatus>) -> AccountStatus {
         let last_complete = mailboxes.iter().map(|m| m.last_complete).min().flatten();
         let (account, maildir) = ("personal".to_owned(), "/home/u/Mail".to_owned());
-        AccountStatus { account, maildir, under_way: false, failure: None, last_complete, mailboxes }
+        let (failure, quiet, not_connected_since) = (None, None, None);
+        AccountStatus { account, maildir, under_way: false, failure, quiet, not_connected_since, last_complete, mailboxes }
     }
 
     fn shown(status: &AccountStatus) -> String {
@@ -372,6 +436,26 @@ mod tests {
       /home/u/Mail
       to begin:  postkeep sync personal
     "#);
+    }
+
+    #[test]
+    fn what_the_server_does_not_do_is_shown() {
+        let at = Moment::from_seconds;
+        let withheld = vec![WithheldMessage { uid: Some(7), tries: 2, next: at(1_793_621_400) }];
+        let inbox = MailboxStatus { withheld, ..mailbox("INBOX") };
+        let quiet = Some(Quiet { until: at(1_793_621_100), why: "it answered: Request is throttled.".to_owned() });
+        let status = AccountStatus { quiet, not_connected_since: Some(at(1_793_617_200)), ..account(vec![inbox]) };
+        assert_eq!(status.exit(), Exit::Partial);
+        let text = shown(&status);
+        for words in [
+            "left alone until 2026-11-02 12:05:00",
+            "Request is throttled",
+            "not opened the mailbox since",
+            "1 not given yet",
+            "uid 7: asked for 2 times",
+        ] {
+            assert!(text.contains(words), "{words} is not in:\n{text}");
+        }
     }
 
     #[test]

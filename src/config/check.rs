@@ -8,26 +8,14 @@ use toml::Spanned;
 
 use super::paths::{self, Env};
 use super::problem::Fault;
-use super::raw::{At, AuthKind, Provider, Raw, RawAccount, RawDaemon, RawHooks, RawOAuth};
+use super::raw::{At, AuthKind, Raw, RawAccount, RawDaemon, RawHooks, RawOAuth};
 use super::units::Span;
-use super::{Account, Auth, Config, Daemon, Deletions, Filter, Hooks, OAuth, Pattern, TlsMode};
+use super::{Account, Auth, Config, Daemon, Deletions, Filter, Hooks, OAuth, Pattern, Provider, TlsMode, excludes};
 use crate::auth::PasswordSource;
 
-/// What Exchange shows over IMAP that is no mail, by its English names.
-const OUTLOOK_EXCLUDES: [&str; 11] = [
-    "Calendar",
-    "Contacts",
-    "Conversation History",
-    "Files",
-    "Journal",
-    "Notes",
-    "Outbox",
-    "Public Folders",
-    "RSS Feeds",
-    "Sync Issues",
-    "Tasks",
-];
 const OUTLOOK_HOST: &str = "imap-mail.outlook.com";
+/// The same service under the name that Microsoft documents for Exchange Online.
+const OUTLOOK_OTHER_HOST: &str = "outlook.office365.com";
 /// Outlook.com lets a mailbox have few connections at a time and answers more with errors.
 const OUTLOOK_CONNECTIONS: u64 = 3;
 /// Personal accounts want this host, and no other. The last three tell who signed in: an address may be an alias, which the
@@ -37,6 +25,7 @@ const OUTLOOK_SCOPE: &str = "https://outlook.office.com/IMAP.AccessAsUser.All of
 const CONNECTIONS: u64 = 4;
 const MOST_CONNECTIONS: u64 = 32;
 const POLL_INTERVAL: Duration = Duration::from_secs(5 * 60);
+const SWEEP_AFTER: Duration = Duration::from_secs(30);
 const APPEND_RETRY_AFTER: Duration = Duration::from_secs(30);
 const MAX_MESSAGE_SIZE: u64 = 256_000_000;
 const GRAVEYARD: Duration = Duration::from_secs(90 * 86_400);
@@ -98,6 +87,7 @@ impl Checker<'_> {
             self.fault(at.clone(), "the name of an account becomes a file name: use letters, digits, - and _ only");
         }
         let tls = raw.tls.as_ref().map_or(TlsMode::Implicit, |tls| *tls.get_ref());
+        let other_hosts = if outlook && raw.host.is_none() { vec![OUTLOOK_OTHER_HOST.to_owned()] } else { Vec::new() };
         let host = self.host(&at, raw.host.as_ref(), raw.tls.as_ref(), outlook);
         let port = self.port(raw.port.as_ref(), tls);
         let given_username = raw.username.as_ref().map(|username| username.get_ref().clone());
@@ -140,7 +130,9 @@ impl Checker<'_> {
         }
         Some(Account {
             name: name.get_ref().clone(),
+            provider: raw.provider,
             host: host?,
+            other_hosts,
             port,
             tls,
             tls_ca_file,
@@ -164,6 +156,7 @@ impl Checker<'_> {
                 guard_count: raw.deletions.guard_count.unwrap_or(GUARD_COUNT),
                 guard_share,
             },
+            sweep_after: raw.sweep_after.map_or(SWEEP_AFTER, |span| span.0),
             append_retry_after,
             compress: raw.compress,
         })
@@ -369,8 +362,8 @@ impl Checker<'_> {
         }
         // Who only takes away takes away from what there is without him.
         if outlook && list.first().is_none_or(Pattern::is_negated) {
-            let excluded = |name: &&str| [format!("!{name}"), format!("!{name}/**")];
-            let defaults = OUTLOOK_EXCLUDES.iter().flat_map(excluded).filter_map(|text| Pattern::new(&text));
+            let excluded = |name: &str| [format!("!{name}"), format!("!{name}/**")];
+            let defaults = excludes::outlook().flat_map(excluded).filter_map(|text| Pattern::new(&text));
             list = defaults.chain(list).collect();
         }
         Filter::new(list)

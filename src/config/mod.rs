@@ -4,6 +4,7 @@
 //! types, `check` turns that into the types below and finds everything else. All problems of a file are told at once.
 
 mod check;
+mod excludes;
 mod filter;
 mod paths;
 mod problem;
@@ -44,8 +45,12 @@ pub struct Config {
 pub struct Account {
     /// Its name: letters, digits, `-` and `_`, since it becomes a file name.
     pub name: String,
+    /// The provider, where the user named one.
+    pub provider: Option<Provider>,
     /// The server's name or address.
     pub host: String,
+    /// Other names of the same service, for when the first cannot be reached.
+    pub other_hosts: Vec<String>,
     /// The server's port.
     pub port: u16,
     /// How the connection is secured.
@@ -80,10 +85,20 @@ pub struct Account {
     pub direction: Direction,
     /// What a deletion on one side means on the other.
     pub deletions: Deletions,
+    /// Where only a sweep tells which flags changed, how old the last one may be.
+    pub sweep_after: Duration,
     /// How long after a lost connection an upload is asked for before it is repeated; at least a second.
     pub append_retry_after: Duration,
     /// Whether the connection is compressed (RFC 4978) where the server can.
     pub compress: bool,
+}
+
+/// A provider that is known to differ from others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// Outlook.com, and Exchange Online.
+    Outlook,
 }
 
 /// How the connection is secured. There is no STARTTLS.

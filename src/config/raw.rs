@@ -4,7 +4,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::units::{Pin, Size, Span};
-use super::{Direction, Layout, LineEndings, OnLocal, OnServer, TlsMode, TokenStore};
+use super::{Direction, Layout, LineEndings, OnLocal, OnServer, Provider, TlsMode, TokenStore};
 
 /// A value with its place.
 pub(super) type At<T> = Option<Spanned<T>>;
@@ -15,12 +15,6 @@ pub(super) struct Raw {
     pub(super) accounts: Vec<(Spanned<String>, RawAccount)>,
     pub(super) hooks: RawHooks,
     pub(super) daemon: RawDaemon,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum Provider {
-    Outlook,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
@@ -55,6 +49,7 @@ pub(super) struct RawAccount {
     pub(super) max_message_size: At<Size>,
     pub(super) direction: Direction,
     pub(super) append_retry_after: At<Span>,
+    pub(super) sweep_after: Option<Span>,
     pub(super) compress: bool,
     pub(super) deletions: RawDeletions,
     pub(super) oauth: At<RawOAuth>,

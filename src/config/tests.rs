@@ -34,13 +34,24 @@ fn the_shortest_account_works() {
         good("[account.personal]\nprovider = \"outlook\"\nemail = \"someone@outlook.com\"\nmaildir = \"~/Mail\"");
     let account = config.account("personal").unwrap();
     assert_eq!((account.host.as_str(), account.port, account.tls), ("imap-mail.outlook.com", 993, TlsMode::Implicit));
+    assert_eq!(
+        (account.provider, account.other_hosts.join(" ")),
+        (Some(super::Provider::Outlook), "outlook.office365.com".into())
+    );
     assert_eq!((account.username.as_str(), account.connections), ("someone@outlook.com", 3));
     assert_eq!(account.maildir, Path::new("/home/u/Mail"));
     let Auth::OAuth2(oauth) = &account.auth else { panic!("{:?}", account.auth) };
     assert_eq!(oauth.token_url, "https://login.microsoftonline.com/consumers/oauth2/v2.0/token");
     assert_eq!((oauth.client_id.as_deref(), oauth.username.as_deref()), (None, None));
     assert_eq!(oauth.scope, "https://outlook.office.com/IMAP.AccessAsUser.All offline_access openid profile email");
-    for (name, within) in [("INBOX", true), ("a/b", true), ("Outbox", false), ("Sync Issues/Conflicts", false)] {
+    for (name, within) in [
+        ("INBOX", true),
+        ("a/b", true),
+        ("Outbox", false),
+        ("Sync Issues/Conflicts", false),
+        ("Kalender/x", false),
+        ("Boîte d'envoi", false),
+    ] {
         assert_eq!(account.mailboxes.matches(&name.into()), within, "{name}");
     }
     assert_eq!(config.daemon.state_dir, Path::new("/home/u/.local/state/postkeep"));
@@ -152,7 +163,7 @@ fn what_is_wrong_is_shown_at_its_place() {
        |        ^^^^^
     "#);
     insta::assert_snapshot!(parse(&account("zzz = 1")).unwrap_err(), @r#"
-    c.toml:6:1: unknown key `zzz`; expected one of provider, host, port, tls, tls_ca_file, tls_pin, username, email, auth, password_command, password_file, password_credential, maildir, layout, line_endings, mailboxes, watch, connections, poll_interval, max_message_size, direction, append_retry_after, compress, deletions, oauth
+    c.toml:6:1: unknown key `zzz`; expected one of provider, host, port, tls, tls_ca_file, tls_pin, username, email, auth, password_command, password_file, password_credential, maildir, layout, line_endings, mailboxes, watch, connections, poll_interval, max_message_size, direction, append_retry_after, sweep_after, compress, deletions, oauth
      6 | zzz …
        | ^^^
     "#);

@@ -26,6 +26,10 @@ pub struct Mailbox {
     pub stamp: Option<[i64; 4]>,
     /// When the server's messages were last listed in full, in seconds since 1970.
     pub listed_at: Option<i64>,
+    /// When the flags of all messages were last looked at, in whatever way, in seconds since 1970.
+    pub swept_at: Option<i64>,
+    /// SEARCH was found to say the same as a listing, so a sweep can be trusted.
+    pub sweeps: bool,
     /// Since when LIST has not named it, in seconds since 1970.
     pub missing_since: Option<i64>,
     /// When a pass over it was last complete on both sides, in seconds since 1970.
@@ -54,7 +58,7 @@ macro_rules! columns {
     () => {
         "id, name, raw, path, uid_validity, uid_next, highest_mod_seq, messages, unseen, \
          new_mtime, new_inode, cur_mtime, cur_inode, listed_at, missing_since, last_complete, problem, \
-         must_list, must_scan"
+         must_list, must_scan, swept_at, sweeps"
     };
 }
 
@@ -94,7 +98,8 @@ impl Tx<'_> {
         let sql = "UPDATE mailbox SET name = ?2, raw = ?3, path = ?4, uid_validity = ?5, uid_next = ?6, \
                    highest_mod_seq = ?7, messages = ?8, unseen = ?9, new_mtime = ?10, new_inode = ?11, \
                    cur_mtime = ?12, cur_inode = ?13, listed_at = ?14, missing_since = ?15, last_complete = ?16, \
-                   problem = ?17, must_list = ?18, must_scan = ?19 WHERE id = ?1";
+                   problem = ?17, must_list = ?18, must_scan = ?19, \
+                   swept_at = ?20, sweeps = ?21 WHERE id = ?1";
         let cursor = mailbox.cursor.as_ref();
         let stamp = mailbox.stamp.map_or([None; 4], |stamp| stamp.map(Some));
         self.execute_one(
@@ -120,6 +125,8 @@ impl Tx<'_> {
                 mailbox.problem,
                 mailbox.must_list,
                 mailbox.must_scan,
+                mailbox.swept_at,
+                mailbox.sweeps,
             ],
         )
     }
@@ -151,6 +158,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Mailbox> {
         problem: row.get(16)?,
         must_list: row.get(17)?,
         must_scan: row.get(18)?,
+        swept_at: row.get(19)?,
+        sweeps: row.get(20)?,
     })
 }
 

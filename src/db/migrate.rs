@@ -8,7 +8,11 @@ use super::Error;
 
 /// The steps from nothing to the newest schema. A step that was released is never changed again.
 const MIGRATIONS: &[&str] =
-    &[include_str!("../../migrations/0001_base.sql"), include_str!("../../migrations/0002_failures.sql")];
+    &[
+        include_str!("../../migrations/0001_base.sql"),
+        include_str!("../../migrations/0002_failures.sql"),
+        include_str!("../../migrations/0003_service.sql"),
+    ];
 
 /// Returns an error if a newer program has written the database; reads only.
 pub(super) fn refuse_newer(conn: &Connection, file: &Path) -> Result<(), Error> {
@@ -63,10 +67,11 @@ mod tests {
         let mut conn = Connection::open_in_memory().unwrap();
         migrate(&mut conn, Path::new(FILE)).unwrap();
         assert_eq!(version(&conn, Path::new(FILE)).unwrap(), newest(MIGRATIONS));
-        let expected = ["account", "held", "held_mailbox", "journal", "link", "mailbox", "sqlite_sequence"];
+        let expected =
+            ["account", "held", "held_mailbox", "journal", "link", "mailbox", "service", "sqlite_sequence", "withheld"];
         assert_eq!(tables(&conn), expected);
         let strict = "SELECT count(*) FROM pragma_table_list WHERE strict AND schema = 'main'";
-        assert_eq!(conn.query_row(strict, [], |row| row.get::<_, i64>(0)).unwrap(), 6);
+        assert_eq!(conn.query_row(strict, [], |row| row.get::<_, i64>(0)).unwrap(), 8);
     }
 
     #[test]

@@ -14,8 +14,10 @@ mod mailbox;
 mod migrate;
 mod open;
 mod scan;
+mod service;
 mod tx;
 mod value;
+mod withheld;
 
 #[cfg(test)]
 mod tests;
@@ -28,4 +30,6 @@ pub use journal::Entry;
 pub use link::NewLink;
 pub use mailbox::{Mailbox, NewMailbox};
 pub use scan::{Counts, LinkRow, Stage};
+pub use service::Service;
 pub use tx::Tx;
+pub use withheld::Withheld;

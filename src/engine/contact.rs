@@ -8,14 +8,18 @@ use tokio::sync::mpsc;
 
 use super::Error;
 use super::flags::first_base;
-use super::observe::raw_name;
+use super::observe::{raw_name, settle_sizes};
 use super::rebind::{Unbound, Unlinked, rebind};
 use crate::db::{Db, Entry, Mailbox, NewLink};
-use crate::imap::{Body, Observation, Seen, Session};
+use crate::imap::{Body, Habit, Observation, Seen, Session};
 use crate::maildir::{ContentHasher, Maildir, Scan, Source};
 use crate::model::{
     ContentKey, Cursor, Digest, Flags, Keys, Link, LinkState, RemoteMessage, SkipReason, Uid, UidSet, UniqueName,
 };
+
+/// For how long after a change of UIDVALIDITY messages may be missing that are still to be shown under new numbers, in
+/// seconds.
+const MAY_COME: i64 = 60 * 60;
 
 /// Pairs both sides by content and writes the new base down, in one commit; returns how many pairs there are.
 ///
@@ -73,13 +77,20 @@ pub(super) async fn contact(
             inode: Some(file.inode),
         });
     }
+    let renumbered = mailbox.cursor.is_some();
+    let epoch_changed = mailbox.cursor.is_some_and(|cursor| cursor.uid_validity != uid_validity);
+    // The rest may come: to send it again would double it.
+    let may_come = (epoch_changed && session.quirks().has(Habit::RenumbersSlowly)).then_some(now_ms / 1000 + MAY_COME);
     let paired: BTreeSet<&UniqueName> = pairs.iter().map(|(_, name)| name).collect();
-    links.extend(old.iter().filter(|link| link.name().is_some_and(|n| !paired.contains(n))).filter_map(still_holds));
+    links.extend(
+        old.iter()
+            .filter(|link| link.name().is_some_and(|n| !paired.contains(n)))
+            .filter_map(|link| still_holds(link, may_come)),
+    );
 
     let cursor = Cursor { uid_validity, uid_next: Uid::MIN, highest_mod_seq: None, messages: 0, unseen: None };
     let count = pairs.len() as u64;
-    let renumbered = mailbox.cursor.is_some();
-    let kind = if mailbox.cursor.is_some_and(|c| c.uid_validity != uid_validity) { "renumber" } else { "match" };
+    let kind = if epoch_changed { "renumber" } else { "match" };
     mailbox.cursor = Some(cursor);
     mailbox.must_list = true;
     mailbox.must_scan = true;
@@ -112,13 +123,21 @@ pub(super) async fn contact(
 
 /// Returns what of an old link does not depend on the numbers of the server: an upload that may have happened, and what
 /// is not transferred from here.
-fn still_holds(link: &Link) -> Option<NewLink> {
+///
+/// What both sides had, and is missing under the new numbers, is taken for an upload whose answer counts from `may_come` on.
+fn still_holds(link: &Link, may_come: Option<i64>) -> Option<NewLink> {
     let state = match &link.state {
+        LinkState::Synced { name, flags, .. } => {
+            let (name, flags) = (name.clone(), flags.clone());
+            // Without an inode: it is not one that was written here lately.
+            let state = LinkState::Uploading { name, flags, uid_next: Uid::MIN, since: may_come? };
+            return Some(NewLink { state, content: link.content, internal_date: link.internal_date, inode: None });
+        }
         LinkState::Uploading { name, flags, since, .. } => {
             LinkState::Uploading { name: name.clone(), flags: flags.clone(), uid_next: Uid::MIN, since: *since }
         }
         LinkState::Skipped { uid: None, name: Some(_), reason } if *reason != SkipReason::Kept => link.state.clone(),
-        LinkState::Skipped { .. } | LinkState::Synced { .. } | LinkState::Downloading { .. } => return None,
+        LinkState::Skipped { .. } | LinkState::Downloading { .. } => return None,
     };
     Some(NewLink { state, content: link.content, internal_date: link.internal_date, inode: link.inode })
 }
@@ -174,7 +193,9 @@ async fn pair(
     files: &BTreeMap<UniqueName, File>,
 ) -> Result<Vec<(Seen, UniqueName)>, Error> {
     let uids: UidSet = observation.messages.keys().copied().collect();
-    let seen: BTreeMap<Uid, Seen> = session.fingerprints(&uids).await?.into_iter().map(|s| (s.uid, s)).collect();
+    let mut seen = session.fingerprints(&uids).await?;
+    settle_sizes(session, &mut seen, files.values().flat_map(|file| [Some(file.keys.whole), file.keys.bare]).flatten());
+    let seen: BTreeMap<Uid, Seen> = seen.into_iter().map(|s| (s.uid, s)).collect();
     let mut pairs: BTreeMap<Uid, UniqueName> = BTreeMap::new();
     for form in [Form::AsIs, Form::Bare] {
         let paired: BTreeSet<&UniqueName> = pairs.values().collect();

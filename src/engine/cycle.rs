@@ -1,20 +1,21 @@
 //! One mailbox in one round: look at both sides, plan, and, when everything was carried out, move the cursor.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::sync::Arc;
 
 use super::contact::contact;
 use super::flags::Mask;
 use super::moves::Part;
-use super::observe::{self, Observed, Scanned, is_agreed_local, is_agreed_remote, is_void, raw_name};
-use super::op::Planned;
+use super::observe::{self, Observed, Scanned, is_agreed_local, is_agreed_remote, is_void, raw_name, settle_sizes};
+use super::op::{Op, Planned, Why};
 use super::pass::Pass;
 use super::plan::{Answer, Policy, plan};
 use super::reuse::gives_uids_again;
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{HoldCause, Mailbox};
-use crate::imap::{Seen, Session};
+use crate::imap::{self, Habit, Seen, Session};
 use crate::maildir::{Located, Maildir, Scan, Stamp};
 use crate::model::{
     ContentKey, Cursor, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, MailboxId, Remote, RemoteEvidence,
@@ -29,6 +30,10 @@ pub(super) struct Job {
     pub maildir: Option<Arc<Maildir>>,
     /// STATUS says that something may have changed on the server.
     pub changed_there: bool,
+    /// How many messages were unread when STATUS was asked.
+    pub unseen: Option<u32>,
+    /// The server puts copies of what is sent there by itself.
+    pub copies: bool,
     /// Both sides are to be paired by content, whatever the numbers say.
     pub unite: bool,
     /// It is gone from the server: two LISTs did not name it, and SELECT was refused.
@@ -57,6 +62,10 @@ pub(super) struct Examined {
     pub push: bool,
     /// Uploads of an earlier run that the server may still be at.
     pub waiting: bool,
+    /// The server puts copies of what is sent there by itself.
+    pub copies: bool,
+    /// How many messages are missing that both sides had before the server renumbered the mailbox.
+    pub awaited: u64,
     /// Messages that were paired by content.
     pub matched: u64,
     /// This round removes nothing: the base was made anew in it.
@@ -120,7 +129,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     if job.gone {
         return examine_gone(pass, job).await;
     }
-    let Job { mut mailbox, maildir, changed_there, unite, .. } = job;
+    let Job { mut mailbox, maildir, changed_there, unseen, copies, unite, .. } = job;
     let id = mailbox.id;
     let day_old = mailbox.listed_at.is_none_or(|at| pass.now() - at > 24 * 60 * 60);
     let full = pass.options.full || mailbox.must_list || day_old || unite;
@@ -128,13 +137,15 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
     let look_here =
         full || mailbox.must_scan || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
-    let (pending, hold) = pass.db.read(move |tx| Ok((tx.pending(id)?, tx.mailbox_hold(id)?))).await?;
+    let now = pass.now();
+    let read = move |tx: &Tx<'_>| Ok((tx.pending(id)?, tx.mailbox_hold(id)?, tx.withheld_until(id, now)?));
+    let (pending, hold, due) = pass.db.read(read).await?;
     let hold = hold.filter(|hold| hold.cause == HoldCause::Renumbered);
     if let Some(hold) = hold.as_ref().filter(|hold| !hold.approved) {
         pass.hold(&mailbox.name, 0, hold.reason.clone());
         return Ok(None);
     }
-    if !look_there && !look_here && pending.is_empty() {
+    if !look_there && !look_here && pending.is_empty() && due.is_empty() {
         return Ok(None);
     }
 
@@ -178,11 +189,15 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
             Some(observed) => observed.selected.clone(),
             None => session.select(&raw_name(&mailbox)).await?,
         };
-        let answers = ask_for_uploads(pass, session, &mailbox).await?;
-        Ok(Some((observed, selected, answers, matched, fresh)))
+        let answers = ask_for_uploads(pass, session, &mailbox, maildir.as_ref().filter(|_| copies)).await?;
+        let again = ask_again(session, &mailbox, &due).await?;
+        Ok(Some((observed, selected, answers, matched, fresh, again)))
     }
     .await;
-    let Some((observed, selected, answers, matched, fresh)) = session.done(result)? else { return Ok(None) };
+    let Some((mut observed, selected, answers, matched, fresh, again)) = session.done(result)? else { return Ok(None) };
+    if let Some(observed) = &mut observed {
+        observed.cursor.unseen = unseen;
+    }
     if hold.is_some() && fresh {
         pass.db.commit(move |tx| tx.release(id)).await?;
     }
@@ -221,8 +236,18 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         remote_mask: remote_mask.clone(),
         local_mask: local_mask.clone(),
     };
-    let planned = plan(remote, local, &base, &answers, &policy);
-    let notes = notes(observed.as_ref(), scanned.as_ref());
+    let mut planned = plan(remote, local, &base, &answers, &policy);
+    planned.extend(
+        again.into_iter().filter(|again| !planned.iter().any(|p| p.op.link() == again.op.link())).collect::<Vec<_>>(),
+    );
+    let mut notes = notes(observed.as_ref(), scanned.as_ref());
+    let awaited = base.iter().filter(|link| is_awaited(link, now)).count() as u64;
+    if awaited > 0 {
+        notes.push(format!(
+            "the server renumbered the mailbox and does not show {awaited} messages of it any more; they are kept here, and \
+             sent again if they do not come back within the hour"
+        ));
+    }
     let located = match &maildir {
         Some(maildir) if scanned.is_none() => locate(Arc::clone(maildir), &planned, &base).await?,
         Some(_) | None => BTreeMap::new(),
@@ -233,7 +258,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         base: base.into_iter().map(|link| (link.id, link)).collect(),
         ..Part::default()
     };
-    let waiting = answers.values().any(|answer| *answer == Answer::TooEarly);
+    let is_early = |link: &&Link| answers.get(&link.id) == Some(&Answer::TooEarly);
+    let waiting = part.base.values().filter(is_early).any(|link| !is_deferred(link, now));
     Ok(Some(Examined {
         mailbox,
         maildir,
@@ -245,6 +271,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         local_mask,
         push: policy.push,
         waiting,
+        copies,
+        awaited,
         matched,
         fresh,
         gone: false,
@@ -342,6 +370,8 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
         local_mask: Mask::all(),
         push: true,
         waiting: false,
+        copies: false,
+        awaited: 0,
         matched: 0,
         fresh: false,
         gone: true,
@@ -393,11 +423,42 @@ async fn touched_links(pass: &Pass<'_>, mailbox: &Mailbox, remote: &Remote, loca
     Ok(links)
 }
 
-/// Asks whether the server has what earlier runs were uploading when they ended.
+/// Tells whether an upload waits, since the server may bring the message by itself.
+pub(super) fn is_deferred(link: &Link, now: i64) -> bool {
+    matches!(link.state, LinkState::Uploading { since, .. } if since > now)
+}
+
+/// Tells whether a message was on both sides, and is missing since the server renumbered the mailbox.
+fn is_awaited(link: &Link, now: i64) -> bool {
+    // What was written here waits with the inode of its file.
+    is_deferred(link, now) && link.inode.is_none()
+}
+
+/// Plans what was withheld by the server, and may be given now.
+async fn ask_again(session: &mut Session, mailbox: &Mailbox, due: &[Link]) -> Result<Vec<Planned>, Error> {
+    let uids: UidSet = due.iter().filter_map(Link::uid).collect();
+    if uids.is_empty() {
+        return Ok(Vec::new());
+    }
+    if session.selected().is_none_or(|s| s.raw != raw_name(mailbox)) {
+        session.select(&raw_name(mailbox)).await?;
+    }
+    let there = session.flags(&uids).await?;
+    let again = due.iter().filter_map(|link| {
+        let (uid, flags) = (link.uid()?, there.get(&link.uid()?)?.flags.clone());
+        let op = Op::Download { link: Some(link.id), uid, name: None, flags };
+        Some(Planned { op, why: Why::SkippedBefore })
+    });
+    Ok(again.collect())
+}
+
+/// Asks whether the server has what earlier runs were uploading when they ended. Where it puts copies of what is sent by
+/// itself, these have another header: then `copies` is the maildir, whose files tell what the messages were called.
 async fn ask_for_uploads(
     pass: &Pass<'_>,
     session: &mut Session,
     mailbox: &Mailbox,
+    copies: Option<&Arc<Maildir>>,
 ) -> Result<BTreeMap<LinkId, Answer>, Error> {
     let id = mailbox.id;
     let pending = pass.db.read(move |tx| tx.pending(id)).await?;
@@ -410,14 +471,22 @@ async fn ask_for_uploads(
         session.select(&raw_name(mailbox)).await?;
     }
     // Before asking: an answer is as old as the question.
-    let early = pass.is_too_early();
-    let mut free = unlinked_from(pass, session, id, first).await?;
+    let (early, now) = (pass.is_too_early(), pass.now());
+    let mut free = unlinked_from(pass, session, id, first, pending.iter().filter_map(|link| link.content)).await?;
+    let names: Vec<UniqueName> = pending.iter().filter_map(|link| link.name().cloned()).collect();
+    let ids = match copies {
+        Some(maildir) if !free.is_empty() => ids_of_files(Arc::clone(maildir), names).await?,
+        Some(_) | None => BTreeMap::new(),
+    };
     let mut answers = BTreeMap::new();
     for link in &pending {
         let Some(uid_next) = since(link) else { continue };
-        let answer = match take_upload(&mut free, uid_next, link.content, link.internal_date) {
+        let ids = link.name().and_then(|name| ids.get(name)).map(Vec::as_slice).unwrap_or_default();
+        let found = take_upload(&mut free, uid_next, link.content, link.internal_date)
+            .or_else(|| take_copy(&mut free, uid_next, ids));
+        let answer = match found {
             Some(uid) => Answer::Found(uid),
-            None if early => Answer::TooEarly,
+            None if early || is_deferred(link, now) => Answer::TooEarly,
             None => Answer::NotFound,
         };
         answers.insert(link.id, answer);
@@ -425,19 +494,57 @@ async fn ask_for_uploads(
     Ok(answers)
 }
 
-/// Returns the messages of the selected mailbox from a UID on that no link stands for.
+/// Returns what messages in files are called, by Message-ID.
+async fn ids_of_files(
+    maildir: Arc<Maildir>,
+    names: Vec<UniqueName>,
+) -> Result<BTreeMap<UniqueName, Vec<String>>, Error> {
+    // No header of an honest message is longer.
+    const HEADER: u64 = 256 << 10;
+    let read = move || {
+        let scan = maildir.scan()?;
+        let ids = |name: UniqueName| {
+            let mut header = Vec::new();
+            maildir.read(&scan.get(&name)?.file()).ok()?.take(HEADER).read_to_end(&mut header).ok()?;
+            Some((name, imap::message_ids(&header)))
+        };
+        Ok::<_, Error>(names.into_iter().filter_map(ids).collect())
+    };
+    tokio::task::spawn_blocking(read).await?
+}
+
+/// Returns the messages of the selected mailbox from a UID on that no link stands for; `known` are the contents among
+/// which one of them may be.
 pub(super) async fn unlinked_from(
     pass: &Pass<'_>,
     session: &mut Session,
     mailbox: MailboxId,
     first: Uid,
+    known: impl Iterator<Item = ContentKey>,
 ) -> Result<Vec<Seen>, Error> {
+    let linked = async |uids: UidSet| {
+        let links = pass.db.read(move |tx| tx.links_of_uids(mailbox, &uids)).await?;
+        Ok::<BTreeSet<Uid>, Error>(links.iter().filter_map(Link::uid).collect())
+    };
+    if session.quirks().has(Habit::RenumbersSlowly) {
+        // It may be from the first message on that is asked, and headers are many bytes.
+        let uids = session.uids_from(first).await?;
+        let linked = linked(uids.clone()).await?;
+        let mut found = session.fingerprints(&uids.iter().filter(|uid| !linked.contains(uid)).collect()).await?;
+        settle_sizes(session, &mut found, known);
+        return Ok(found);
+    }
     let mut found = session.fingerprints_from(first).await?;
-    let uids: UidSet = found.iter().map(|seen| seen.uid).collect();
-    let linked: BTreeSet<Uid> =
-        pass.db.read(move |tx| tx.links_of_uids(mailbox, &uids)).await?.iter().filter_map(Link::uid).collect();
+    let linked = linked(found.iter().map(|seen| seen.uid).collect()).await?;
     found.retain(|seen| !linked.contains(&seen.uid));
     Ok(found)
+}
+
+/// Takes the copy that the server made of a message, out of those that no link stands for.
+fn take_copy(free: &mut Vec<Seen>, uid_next: Uid, ids: &[String]) -> Option<Uid> {
+    let is_it = |seen: &Seen| seen.uid >= uid_next && seen.message_ids.iter().any(|id| ids.contains(id));
+    let found = free.iter().position(is_it)?;
+    Some(free.remove(found).uid)
 }
 
 /// Takes the message that is an upload out of those that no link stands for, one of the same date first.
@@ -497,7 +604,7 @@ pub(super) async fn settle(
     outcome: Outcome,
     witnessed: Option<Stamp>,
 ) -> Result<bool, Error> {
-    let Examined { mailbox, observed, scanned, remote_mask, local_mask, push, waiting, notes, .. } = examined;
+    let Examined { mailbox, observed, scanned, remote_mask, local_mask, push, waiting, awaited, notes, .. } = examined;
     let id = mailbox.id;
     let (now, clock) = (pass.now(), std::time::SystemTime::now());
     let joined = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join("; "));
@@ -511,11 +618,13 @@ pub(super) async fn settle(
                 None => true,
             };
             let here = match &scanned {
-                Some(s) => s.doubt.is_none() && is_agreed_local(tx, id, &s.local, &local_mask, &outcome.merged)?,
+                Some(s) => s.doubt.is_none() && is_agreed_local(tx, id, &s.local, &local_mask, &outcome.merged, now)?,
                 None => true,
             };
             if let Some(o) = observed.as_ref().filter(|_| there) {
                 row.cursor = Some(o.cursor);
+                row.swept_at = Some(now);
+                row.sweeps = o.sweeps.unwrap_or(row.sweeps);
                 if o.full {
                     (row.listed_at, row.must_list) = (Some(now), false);
                 }
@@ -527,7 +636,9 @@ pub(super) async fn settle(
             }
             let agreed_here = here;
             let counts = tx.count(id)?;
-            let unfinished = counts.downloading + counts.uploading > 0;
+            // What the server may bring by itself is not sent, so it is not unfinished either.
+            let deferred = tx.pending(id)?.iter().filter(|link| is_deferred(link, now)).count() as u64;
+            let unfinished = counts.downloading + counts.uploading > deferred || awaited > 0;
             // What a backup has beyond the server is its own, and is looked at again each time.
             let here = here || !push && scanned.as_ref().is_none_or(|s| s.doubt.is_none());
             let complete = there && here && !unfinished && !waiting && !outcome.left && !outcome.failed;

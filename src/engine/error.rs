@@ -51,6 +51,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The server is left alone for a while, so nothing was tried.
+    #[error("the server is left alone until {}, since {why}; nothing was tried, and nothing is lost", clock(*.until))]
+    Quiet {
+        /// Until when, in seconds since 1970.
+        until: i64,
+        /// Why.
+        why: String,
+    },
     /// The user asked to stop.
     #[error("stopped as asked; what was done is kept, the rest is done by the next pass")]
     Stopped,
@@ -72,10 +80,13 @@ impl Error {
                 imap::Error::Unreachable { .. }
                 | imap::Error::Certificate { .. }
                 | imap::Error::Unavailable { .. }
+                | imap::Error::Throttled { .. }
+                | imap::Error::NotConnected { .. }
                 | imap::Error::TokenExpired { .. }
                 | imap::Error::Closed { .. }
                 | imap::Error::TimedOut(_),
-            ) => Outcome::Unreachable,
+            )
+            | Self::Quiet { .. } => Outcome::Unreachable,
             Self::Held(_) => Outcome::Held,
             Self::Maildir(maildir::Error::Foreign { .. } | maildir::Error::ReadOnly { .. }) => Outcome::Held,
             Self::Busy { .. } => Outcome::Busy,
@@ -98,6 +109,7 @@ impl Error {
                 imap::Error::Closed { .. }
                 | imap::Error::TokenExpired { .. }
                 | imap::Error::TimedOut(_)
+                | imap::Error::Confused { .. }
                 | imap::Error::Protocol(_) => false,
                 error => error.scope() == imap::Scope::Account,
             },
@@ -111,6 +123,7 @@ impl Error {
             | Self::Busy { .. }
             | Self::Held(_)
             | Self::File { .. }
+            | Self::Quiet { .. }
             | Self::Stopped
             | Self::Worker(_) => true,
             Self::Renumbered(_) => false,
@@ -132,6 +145,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// Returns a time as the user's clock shows it.
+fn clock(seconds: i64) -> String {
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or_default();
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string()
 }
 
 impl From<tokio::task::JoinError> for Error {

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::Error;
 use super::cycle::{Examined, Job};
 use super::execute::{Place, Trash};
-use super::observe::raw_name;
+use super::observe::{raw_name, settle_sizes};
 use super::pass::{Pass, now_ms};
 use super::tree::{Step, reconcile};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Entry, HoldCause, Mailbox, NewMailbox, Tx};
-use crate::imap::{self, Lists, MailboxStatus, Role, Session};
+use crate::imap::{self, Habit, Lists, MailboxStatus, Role, Session};
 use crate::maildir::Maildir;
-use crate::model::{Link, LinkState, MailboxId, MailboxName, UidSet};
+use crate::model::{Cursor, Link, LinkState, MailboxId, MailboxName, UidSet};
 
 /// What a round has to do, and the mailboxes that there are.
 pub(super) struct Prepared {
@@ -44,6 +44,9 @@ pub(super) async fn prepare(
     }
     let in_scope = |name: &MailboxName| pass.account.mailboxes.matches(name) && pass.options.mailboxes.matches(name);
     let trash = find_trash(pass, &mailboxes);
+    let sent = mailboxes.iter().find(|l| l.role == Some(Role::Sent)).map(|l| l.name.clone());
+    let copies = sent.filter(|_| session.quirks().has(Habit::CopiesSent));
+    let ignores_case = session.quirks().has(Habit::IgnoresCase);
     let there: BTreeMap<MailboxName, imap::Listed> =
         mailboxes.into_iter().filter(|l| l.selectable && in_scope(&l.name)).map(|l| (l.name.clone(), l)).collect();
     let rows: BTreeMap<MailboxId, Mailbox> =
@@ -58,6 +61,8 @@ pub(super) async fn prepare(
         there: &there,
         wanted,
         unite,
+        copies,
+        ignores_case,
         new_there: listed.iter().filter(|name| !known.contains_key(name)).cloned().collect(),
         new_here: here.iter().filter(|n| !known.contains_key(n) && !listed.contains(n)).cloned().collect(),
         renamed: Vec::new(),
@@ -142,6 +147,10 @@ struct Round<'r, 'p> {
     there: &'r BTreeMap<MailboxName, imap::Listed>,
     wanted: Option<&'r BTreeSet<MailboxName>>,
     unite: bool,
+    /// The mailbox into which the server puts copies of what is sent.
+    copies: Option<MailboxName>,
+    /// Mailbox names that differ by case only are one on the server.
+    ignores_case: bool,
     /// Unknown mailboxes of the server: one of them may be a known one under a new name.
     new_there: Vec<MailboxName>,
     /// Unknown maildirs, likewise.
@@ -243,19 +252,28 @@ impl Round<'_, '_> {
             return;
         }
         let has_mod_seq = self.session.capabilities().has("CONDSTORE");
+        let sweeps = mailbox.sweeps && self.session.quirks().has(Habit::Sweeps);
+        let oldest = i64::try_from(self.pass.account.sweep_after.as_secs()).unwrap_or(i64::MAX);
+        let just_swept = mailbox.swept_at.is_some_and(|at| self.pass.now() - at < oldest);
+        // A sweep of a moment ago holds, unless the number of unread messages tells otherwise.
+        let may_differ = |mailbox: &Mailbox, cursor: &Cursor, status: &MailboxStatus| {
+            !(sweeps && just_swept) || status.unseen != cursor.unseen || mailbox.must_list
+        };
         let changed_there = match (&status, &mailbox.cursor) {
             // Without a change counter nothing but a listing tells whether flags changed.
             (Some(status), Some(cursor)) => {
-                !has_mod_seq
+                !has_mod_seq && may_differ(&mailbox, cursor, status)
                     || status.uid_validity != cursor.uid_validity
                     || status.uid_next != Some(cursor.uid_next)
                     || status.messages != cursor.messages
-                    || status.highest_mod_seq.is_none()
+                    || has_mod_seq && status.highest_mod_seq.is_none()
                     || status.highest_mod_seq != cursor.highest_mod_seq
             }
             _ => true,
         };
-        self.out.jobs.push(Job { mailbox, maildir, changed_there, unite: self.unite, gone: false });
+        let unseen = status.and_then(|status| status.unseen);
+        let copies = self.copies.as_ref() == Some(&mailbox.name);
+        self.out.jobs.push(Job { mailbox, maildir, changed_there, unseen, copies, unite: self.unite, gone: false });
     }
 
     /// Writes down a new mailbox, and in the journal that it was made.
@@ -287,7 +305,23 @@ impl Round<'_, '_> {
         Ok(row)
     }
 
+    /// Returns the mailbox that the server takes for the same as one of this name, though it is spelled in another case.
+    fn other_case(&self, name: &MailboxName) -> Option<&MailboxName> {
+        let folded = name.as_str().to_lowercase();
+        let known = self.there.keys().chain(self.out.places.keys());
+        let mut same = known.filter(|other| *other != name && other.as_str().to_lowercase() == folded);
+        same.next().filter(|_| self.ignores_case)
+    }
+
     async fn create(&mut self, name: MailboxName) -> Result<(), Error> {
+        if let Some(other) = self.other_case(&name) {
+            let text = format!(
+                "the maildir {name} is not mirrored: the server does not tell its name from that of mailbox {other}"
+            );
+            let advice = format!("move its messages to {other}, or give it a name that differs by more than case");
+            self.pass.account_problem(text, Some(advice));
+            return Ok(());
+        }
         if self.pass.options.dry_run {
             self.pass.would(&name, "create the mailbox".to_owned(), "new here");
             return Ok(());
@@ -317,7 +351,8 @@ impl Round<'_, '_> {
             return Ok(false);
         }
         let uids: UidSet = sample.iter().filter_map(Link::uid).collect();
-        let seen = self.session.fingerprints(&uids).await?;
+        let mut seen = self.session.fingerprints(&uids).await?;
+        settle_sizes(self.session, &mut seen, sample.iter().filter_map(|link| link.content));
         let same = |link: &Link| {
             let content = link.content.map(|c| c.fingerprint);
             let is = |s: &imap::Seen| content == Some(s.fingerprint) || content.is_some() && content == s.bare;
@@ -399,7 +434,7 @@ impl Round<'_, '_> {
     async fn maildir_missing(&mut self, row: Mailbox) -> Result<(), Error> {
         if self.pass.account.direction == Direction::Both && !row.name.is_inbox() {
             for to in self.new_here.clone() {
-                if self.was_renamed_here(row.clone(), &to).await? {
+                if self.other_case(&to).is_none() && self.was_renamed_here(row.clone(), &to).await? {
                     self.new_here.retain(|name| *name != to);
                     return Ok(());
                 }
@@ -467,7 +502,15 @@ impl Round<'_, '_> {
             Some(path) => self.pass.maildir(path)?,
             None => None,
         };
-        self.out.jobs.push(Job { mailbox: row, maildir, changed_there: true, unite: false, gone: true });
+        self.out.jobs.push(Job {
+            mailbox: row,
+            maildir,
+            changed_there: true,
+            unseen: None,
+            copies: false,
+            unite: false,
+            gone: true,
+        });
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ pub mod report;
 mod reuse;
 pub mod root;
 mod round;
+mod service;
 pub mod tree;
 
 pub use approve::approve;

@@ -8,11 +8,11 @@ use super::Error;
 use super::flags::Mask;
 use super::names::Names;
 use crate::db::{self, Db, Mailbox, Stage, Tx};
-use crate::imap::{Listing, Observation, Selected, Session};
+use crate::imap::{Habit, Listing, Marks, Observation, Seen, Selected, Session};
 use crate::maildir::{Entry, Maildir, Scan};
 use crate::model::{
-    Cursor, Doubt, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, LinkState, Local, LocalEvidence, LocalMessage,
-    MailboxId, Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
+    ContentKey, Cursor, Digest, Doubt, Fingerprint, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, LinkState,
+    Local, LocalEvidence, LocalMessage, MailboxId, Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
 };
 
 /// What was seen of a mailbox on the server.
@@ -27,12 +27,24 @@ pub(super) struct Observed {
     pub doubt: Option<Doubt>,
     /// What the mailbox can do.
     pub selected: Selected,
+    /// Whether SEARCH said the same as the listing; nothing where that was not asked.
+    pub sweeps: Option<bool>,
 }
+
+/// Fewer messages than this are listed as quickly as swept.
+const WORTH_A_SWEEP: u32 = 500;
 
 /// Returns what differs from the base; a view that does not add up is replaced by a full one, once.
 pub(super) async fn observe(session: &mut Session, db: &Db, mailbox: &Mailbox, full: bool) -> Result<Observed, Error> {
     let raw = raw_name(mailbox);
-    let observation = session.observe(&raw, mailbox.cursor.as_ref(), full).await?;
+    let sweeps = mailbox.sweeps && !full && session.quirks().has(Habit::Sweeps);
+    let observation = match mailbox.cursor {
+        Some(since) if sweeps && since.messages >= WORTH_A_SWEEP => {
+            let base = marks(db, mailbox.id).await?;
+            session.sweep(&raw, &since, &base).await?
+        }
+        Some(_) | None => session.observe(&raw, mailbox.cursor.as_ref(), full).await?,
+    };
     let was_full = matches!(observation.listing, Listing::Full);
     let observed = compare_remote(session, db, mailbox, observation).await?;
     match observed.doubt {
@@ -42,6 +54,44 @@ pub(super) async fn observe(session: &mut Session, db: &Db, mailbox: &Mailbox, f
             compare_remote(session, db, mailbox, observation).await
         }
         _ => Ok(observed),
+    }
+}
+
+/// Returns what the base knows of the flags of a mailbox.
+async fn marks(db: &Db, mailbox: MailboxId) -> Result<Marks, Error> {
+    let marks = db.read(move |tx| {
+        let mut marks = Marks::default();
+        tx.each_uid(mailbox, &mut |uid, bits, _, _, _| marks.insert(uid, bits))?;
+        Ok(marks)
+    });
+    Ok(marks.await?)
+}
+
+/// Asks, after a full listing, whether the next observation may be a sweep: where no other flags can be kept than those
+/// that SEARCH knows, and it says the same as the listing.
+async fn may_sweep(session: &mut Session, observation: &Observation) -> Result<Option<bool>, Error> {
+    let full = matches!(observation.listing, Listing::Full) && observation.exists >= WORTH_A_SWEEP;
+    if !full || !session.quirks().has(Habit::Sweeps) {
+        return Ok(None);
+    }
+    let only_system = !observation.selected.any_keyword;
+    Ok(Some(only_system && session.search_is_right(&observation.messages).await?))
+}
+
+/// Puts right the sizes of messages whose server only estimates them: a message that has the header of known contents has
+/// their size, if they have one.
+pub(super) fn settle_sizes(session: &Session, seen: &mut [Seen], known: impl Iterator<Item = ContentKey>) {
+    if !session.quirks().has(Habit::EstimatesSizes) {
+        return;
+    }
+    let mut sizes: BTreeMap<Digest, Option<u64>> = BTreeMap::new();
+    for Fingerprint { header, size } in known.map(|content| content.fingerprint) {
+        sizes.entry(header).and_modify(|known| *known = known.filter(|known| *known == size)).or_insert(Some(size));
+    }
+    for one in seen {
+        if let Some(Some(size)) = sizes.get(&one.fingerprint.header) {
+            one.fingerprint.size = *size;
+        }
     }
 }
 
@@ -64,6 +114,7 @@ async fn compare_remote(
     mailbox: &Mailbox,
     observation: Observation,
 ) -> Result<Observed, Error> {
+    let sweeps = may_sweep(session, &observation).await?;
     let Observation { cursor, messages, listing, exists, selected } = observation;
     let (id, full) = (mailbox.id, matches!(listing, Listing::Full));
     let mut compared = db.read(move |tx| compare(tx, id, messages, listing)).await?;
@@ -90,7 +141,7 @@ async fn compare_remote(
         Ok(gone) => (gone, None),
         Err(doubt) => (GoneRemote::default(), Some(doubt)),
     };
-    Ok(Observed { cursor, full, remote: Remote { messages: compared.messages, gone }, doubt, selected })
+    Ok(Observed { cursor, full, remote: Remote { messages: compared.messages, gone }, doubt, selected, sweeps })
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -312,12 +363,13 @@ pub(super) fn is_agreed_local(
     local: &Local,
     mask: &Mask,
     merged: &BTreeSet<LinkId>,
+    now: i64,
 ) -> Result<bool, db::Error> {
     let named: Vec<UniqueName> = local.messages.keys().chain(local.gone.iter()).cloned().collect();
     let links: BTreeMap<UniqueName, Link> =
         tx.links_of_names(mailbox, &named)?.into_iter().filter_map(|l| Some((l.name()?.clone(), l))).collect();
     let agreed = |(name, message): (&UniqueName, &LocalMessage)| {
-        let settled = |link: &Link| is_settled(link, |base| mask.read(&message.flags, base), merged);
+        let settled = |link: &Link| is_settled(link, |base| mask.read(&message.flags, base), merged, now);
         // An adopted file that is not what was promised has no inode: it is to be looked at under its own name.
         let is_it = |link: &Link| link.inode.is_some() || !matches!(link.state, LinkState::Synced { .. });
         links.get(name).is_some_and(|link| settled(link) && is_it(link))
@@ -325,10 +377,12 @@ pub(super) fn is_agreed_local(
     Ok(local.messages.iter().all(agreed) && !local.gone.iter().any(|name| links.contains_key(name)))
 }
 
-fn is_settled(link: &Link, read: impl Fn(&Flags) -> Flags, merged: &BTreeSet<LinkId>) -> bool {
+fn is_settled(link: &Link, read: impl Fn(&Flags) -> Flags, merged: &BTreeSet<LinkId>, now: i64) -> bool {
     match &link.state {
         LinkState::Synced { flags, .. } => merged.contains(&link.id) || read(flags) == *flags,
         LinkState::Skipped { .. } => true,
-        LinkState::Downloading { .. } | LinkState::Uploading { .. } => false,
+        // The server may bring its own copy until then, and is not sent one.
+        LinkState::Uploading { since, .. } => *since > now,
+        LinkState::Downloading { .. } => false,
     }
 }

@@ -18,11 +18,12 @@ use super::report::{
 };
 use super::root::{Older, Verdict, judge, with_what_came};
 use super::round::RoundEnd;
-use crate::config::{self, Account};
+use super::service;
+use crate::config::{self, Account, Provider};
 use crate::db::{self, AccountState, Db, Failure, Tx};
-use crate::imap::{Connect, Quirks, Tls};
+use crate::imap::{self, Connect, Quirks, Route, Tls};
 use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
-use crate::model::{LinkState, MailboxName};
+use crate::model::{LinkState, MailboxId, MailboxName, Uid};
 
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
 const ROUNDS: u32 = 8;
@@ -53,6 +54,8 @@ pub(super) struct Pass<'a> {
     pub(super) ran_out: Cell<bool>,
     /// In how many rounds something was left, since it may be half of a move.
     pub(super) hesitations: Cell<u32>,
+    /// Messages that the server did not give, though it lists them.
+    pub(super) withheld: RefCell<BTreeSet<(MailboxId, Uid)>>,
 }
 
 /// Makes one complete pass over an account.
@@ -103,6 +106,12 @@ async fn sync_with(
     };
     let root = Root::open(&account.maildir, layout)?;
     let marker = root.as_ref().map(Root::marker).transpose()?.flatten();
+    let service = db.read(|tx| tx.service()).await?;
+    let now = now_ms() / 1000;
+    if let Some((until, why)) = service.quiet_at(now) {
+        return Err(Error::Quiet { until, why: why.to_owned() });
+    }
+    let route = Route::new(service.ipv4_until.is_some_and(|until| until > now));
     let state = db.read(|tx| tx.account()).await?;
     let verdict = judge(&account.name, &account.maildir, root.is_some(), marker.as_ref(), &state)?;
     let root = match root {
@@ -118,7 +127,7 @@ async fn sync_with(
         db,
         root,
         graveyard: Arc::new(Graveyard::open(&options.state_dir, &account.name)),
-        pool: Pool::new(account, connect(account, &options.state_dir), &options.state_dir)?,
+        pool: Pool::new(account, connect(account, &options.state_dir, route.clone()), &options.state_dir)?,
         progress,
         ledger: Ledger::default(),
         touched: RefCell::default(),
@@ -126,6 +135,7 @@ async fn sync_with(
         effects: Cell::new(0),
         ran_out: Cell::new(false),
         hesitations: Cell::new(0),
+        withheld: RefCell::default(),
     };
     let mut stop = options.stop.clone();
     let result = tokio::select! {
@@ -133,13 +143,19 @@ async fn sync_with(
         // What is cancelled here is found again by the intents; nothing has to be undone.
         _ = stop.wait_for(|stop| *stop) => Ok(End::Stopped),
     };
-    if !matches!(result, Ok(End::Stopped)) {
+    // Whoever wants to be left alone gets no goodbye either.
+    if !matches!(result, Ok(End::Stopped) | Err(Error::Imap(imap::Error::Throttled { .. }))) {
         pass.pool.close().await;
     }
+    let service = match options.dry_run {
+        true => service,
+        false => pass.remember(service, result.as_ref().err(), &route).await?,
+    };
+    let result = result.map_err(|error| service::explained(error, &service, now));
     result.map(|end| pass.ledger.report(&account.name, end))
 }
 
-fn connect(account: &Account, state_dir: &Path) -> Connect {
+fn connect(account: &Account, state_dir: &Path, route: Route) -> Connect {
     let tls = match account.tls {
         config::TlsMode::Implicit => {
             Tls::Implicit { ca_file: account.tls_ca_file.clone(), pins: account.tls_pins.clone() }
@@ -148,13 +164,18 @@ fn connect(account: &Account, state_dir: &Path) -> Connect {
     };
     Connect {
         host: account.host.clone(),
+        other_hosts: account.other_hosts.clone(),
         port: account.port,
         tls,
         spool_dir: state_dir.to_owned(),
         max_literal: account.max_message_size,
         timeout: Duration::from_secs(90),
         connect_timeout: Duration::from_secs(30),
-        quirks: Quirks::default(),
+        quirks: match account.provider {
+            Some(Provider::Outlook) => Quirks::outlook(),
+            None => Quirks::of_host(&account.host),
+        },
+        route,
     }
 }
 
@@ -172,6 +193,16 @@ impl Pass<'_> {
     ) -> Result<T, Error> {
         self.effects.set(self.effects.get() + 1);
         Ok(self.db.commit(write).await?)
+    }
+
+    /// Keeps what the next run must know of how the server treats the account.
+    async fn remember(&self, before: db::Service, end: Option<&Error>, route: &Route) -> Result<db::Service, Error> {
+        let service = service::after(&before, end, self.now(), route.is_ipv4_only());
+        if service != before {
+            let write = service.clone();
+            self.db.commit(move |tx| tx.set_service(&write)).await?;
+        }
+        Ok(service)
     }
 
     /// Returns a number that grows whenever something is done.

@@ -1,6 +1,6 @@
 //! The sessions of an account: as many as are allowed, opened when they are needed, used again while they work.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
@@ -19,13 +19,15 @@ pub(super) struct Pool<'a> {
     key: Key<'a>,
     idle: RefCell<Vec<Open>>,
     places: Semaphore,
+    /// How many there may be, as far as the server lets them in.
+    most: Cell<usize>,
 }
 
 /// What opens sessions.
 enum Key<'a> {
     /// Asked for once: a password command may ask the user.
     Password(&'a PasswordSource, Mutex<Option<Secret>>),
-    Tokens(TokenSource),
+    Tokens(Box<TokenSource>),
 }
 
 /// A session, and the token that it was opened with and does not outlive.
@@ -47,20 +49,35 @@ impl<'a> Pool<'a> {
     pub(super) fn new(account: &'a Account, connect: Connect, state_dir: &Path) -> Result<Self, Error> {
         let key = match &account.auth {
             Auth::Password(source) => Key::Password(source, Mutex::new(None)),
-            Auth::OAuth2(oauth) => Key::Tokens(TokenSource::new(account, oauth, state_dir)?),
+            Auth::OAuth2(oauth) => Key::Tokens(Box::new(TokenSource::new(account, oauth, state_dir)?)),
         };
-        let places = Semaphore::new(account.connections.max(1));
-        Ok(Self { account, connect, key, idle: RefCell::default(), places })
+        let most = account.connections.max(1);
+        let places = Semaphore::new(most);
+        Ok(Self { account, connect, key, idle: RefCell::default(), places, most: Cell::new(most) })
     }
 
     /// Returns a session, as soon as one is free or may be opened.
     pub(super) async fn get(&self) -> Result<Lease<'_>, Error> {
-        let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
-        let open = match &self.key {
-            Key::Password(source, asked) => self.with_password(source, asked).await?,
-            Key::Tokens(tokens) => self.with_token(tokens).await?,
-        };
-        Ok(Lease { open, pool: self, _place: place })
+        loop {
+            let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
+            let open = match &self.key {
+                Key::Password(source, asked) => self.with_password(source, asked).await,
+                Key::Tokens(tokens) => self.with_token(tokens).await,
+            };
+            match open {
+                Err(Error::Imap(error @ imap::Error::NotConnected { .. })) if self.others() > 0 => {
+                    tracing::warn!(account = self.account.name, %error, "made do with fewer connections");
+                    self.most.set(self.most.get() - 1);
+                    place.forget();
+                }
+                open => return Ok(Lease { open: open?, pool: self, _place: place }),
+            }
+        }
+    }
+
+    /// Returns how many sessions others have: that one more leads to no mailbox may be for those.
+    fn others(&self) -> usize {
+        self.most.get().saturating_sub(self.places.available_permits() + 1)
     }
 
     fn idle(&self) -> Option<Open> {

@@ -9,8 +9,9 @@ use super::op::{Op, Planned};
 use super::pass::Pass;
 use super::rebind::Unlinked;
 use super::{Error, execute};
+use crate::imap::Habit;
 use crate::maildir::Stamp;
-use crate::model::{MailboxId, MailboxName, TUID_LINE, UidSet};
+use crate::model::{ContentKey, MailboxId, MailboxName, TUID_LINE, UidSet};
 
 /// In how many rounds of a pass what may be half of a move is left to the next one.
 const HESITATIONS: u32 = 2;
@@ -74,8 +75,10 @@ impl Pass<'_> {
         }
         let sizes = moves::sizes_gone_there(examined.iter().map(|e| &e.part));
         if !sizes.is_empty() {
+            let contents: Vec<ContentKey> =
+                examined.iter().flat_map(|e| e.part.base.values().filter_map(|link| link.content)).collect();
             for one in &mut *examined {
-                one.part.messages = self.candidates(one, &sizes).await?;
+                one.part.messages = self.candidates(one, &sizes, &contents).await?;
             }
         }
         let mut parts: BTreeMap<MailboxId, Part> =
@@ -90,7 +93,12 @@ impl Pass<'_> {
     }
 
     /// Returns what is known, without their bodies, of the new messages that have one of these sizes.
-    async fn candidates(&self, one: &Examined, sizes: &[u64]) -> Result<BTreeMap<crate::model::Uid, Unlinked>, Error> {
+    async fn candidates(
+        &self,
+        one: &Examined,
+        sizes: &[u64],
+        contents: &[ContentKey],
+    ) -> Result<BTreeMap<crate::model::Uid, Unlinked>, Error> {
         let new = one.part.plan.iter().filter_map(|p| match &p.op {
             Op::Download { uid, link: None, .. } => Some(*uid),
             _ => None,
@@ -102,6 +110,11 @@ impl Pass<'_> {
         let mut session = self.pool.get().await?;
         let result = async {
             session.select(&super::observe::raw_name(&one.mailbox)).await?;
+            if session.quirks().has(Habit::EstimatesSizes) {
+                let mut seen = session.fingerprints(&new).await?;
+                super::observe::settle_sizes(&session, &mut seen, contents.iter().copied());
+                return Ok(seen);
+            }
             // A message that has mbsync's mark is as much larger than its file.
             let fits = |size: &u64| sizes.contains(size) || sizes.contains(&size.saturating_sub(TUID_LINE));
             let of_size = session.sizes(&new).await?.into_iter().filter(|(_, size)| fits(size));

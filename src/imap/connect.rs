@@ -3,6 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_native_tls::{Certificate, Protocol, TlsConnector};
@@ -22,6 +24,8 @@ use crate::model::Digest;
 pub struct Connect {
     /// Name or address; also what the certificate must be for.
     pub host: String,
+    /// Other names of the same service, tried in order where the first cannot be reached; certificates must be for them.
+    pub other_hosts: Vec<String>,
     /// TCP port.
     pub port: u16,
     /// Encryption.
@@ -36,6 +40,36 @@ pub struct Connect {
     pub connect_timeout: Duration,
     /// What the provider does differently.
     pub quirks: Quirks,
+    /// What was learned about the way there; shared by all clones.
+    pub route: Route,
+}
+
+/// What was learned about the way to a server: that it works over IPv4 only.
+#[derive(Clone, Debug, Default)]
+pub struct Route(Arc<AtomicBool>);
+
+impl Route {
+    /// Returns a route that is known to work over IPv4 only, or of which nothing is known.
+    #[must_use]
+    pub fn new(ipv4_only: bool) -> Self {
+        Self(Arc::new(AtomicBool::new(ipv4_only)))
+    }
+
+    /// Tells whether only IPv4 is used.
+    #[must_use]
+    pub fn is_ipv4_only(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_ipv4_only(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A stream to a server, and by which way it goes.
+pub(super) struct Dialed {
+    pub(super) stream: Stream,
+    pub(super) over_ipv6: bool,
 }
 
 /// Encryption of the connection. There is no STARTTLS: what is said before it can be forged.
@@ -64,13 +98,30 @@ impl Connect {
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Certificate`], or [`Error::Configuration`] for no TLS to another machine.
-    pub(super) async fn dial(&self) -> Result<Stream, Error> {
-        let late = |_| self.unreachable(format!("no connection within {} seconds", self.connect_timeout.as_secs()));
-        timeout(self.connect_timeout, self.dial_at_leisure()).await.map_err(late)?
+    pub(super) async fn dial(&self, ipv4_only: bool) -> Result<Dialed, Error> {
+        let mut first = None;
+        for host in std::iter::once(&self.host).chain(&self.other_hosts) {
+            let late = |_| self.unreachable(format!("no connection within {} seconds", self.connect_timeout.as_secs()));
+            let at = Self { host: host.clone(), ..self.clone() };
+            match timeout(self.connect_timeout, at.dial_at_leisure(ipv4_only)).await.map_err(late).flatten() {
+                Err(error @ Error::Unreachable { .. }) => {
+                    debug!(%error, "one of the names of the server did not lead there");
+                    first.get_or_insert(error);
+                }
+                other => return other,
+            }
+        }
+        Err(first.unwrap_or_else(|| self.unreachable("it has no name".to_owned())))
     }
 
-    async fn dial_at_leisure(&self) -> Result<Stream, Error> {
-        let tcp = self.tcp().await?;
+    async fn dial_at_leisure(&self, ipv4_only: bool) -> Result<Dialed, Error> {
+        let tcp = self.tcp(ipv4_only).await?;
+        let over_ipv6 = tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_ipv6());
+        let stream = self.secured(tcp).await?;
+        Ok(Dialed { stream, over_ipv6 })
+    }
+
+    async fn secured(&self, tcp: TcpStream) -> Result<Stream, Error> {
         match &self.tls {
             Tls::None => {
                 let peer = tcp.peer_addr().map_err(|e| self.unreachable(e.to_string()))?;
@@ -85,9 +136,10 @@ impl Connect {
         }
     }
 
-    async fn tcp(&self) -> Result<TcpStream, Error> {
+    async fn tcp(&self, ipv4_only: bool) -> Result<TcpStream, Error> {
         let addresses = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let addresses: Vec<SocketAddr> = addresses.map_err(|e| self.unreachable(e.to_string()))?.collect();
+        let addresses = addresses.map_err(|e| self.unreachable(e.to_string()))?;
+        let addresses: Vec<SocketAddr> = addresses.filter(|a| !ipv4_only || a.is_ipv4()).collect();
         let mut tried = Vec::new();
         for address in addresses {
             let result = timeout(ONE_ADDRESS, TcpStream::connect(address)).await;

@@ -27,6 +27,11 @@ impl Capabilities {
         self.0.contains(&name.to_ascii_uppercase())
     }
 
+    /// Returns these less what a provider that has just been recognised is known not to be able to.
+    pub(super) fn less(&self, quirks: &Quirks) -> Self {
+        Self::new(self.0.iter().cloned(), quirks)
+    }
+
     pub(super) fn new(names: impl IntoIterator<Item = String>, quirks: &Quirks) -> Self {
         let ignored = |name: &String| quirks.ignore.iter().any(|i| i.eq_ignore_ascii_case(name));
         Self(names.into_iter().map(|n| n.to_ascii_uppercase()).filter(|n| !ignored(n)).collect())
@@ -54,7 +59,8 @@ impl Outcome {
     /// Returns the code of an OK.
     ///
     /// # Errors
-    /// [`Error::Refused`] for NO, [`Error::Bad`] for BAD, [`Error::Unavailable`] for either if the server is unwell.
+    /// [`Error::Refused`] for NO, [`Error::Bad`] or [`Error::Confused`] for BAD; [`Error::Unavailable`],
+    /// [`Error::Throttled`] or [`Error::NotConnected`] for either if the server is unwell.
     pub(super) fn check(self, mailbox: Option<&dyn Display>) -> Result<Code, Error> {
         let Self { command, status, code, text } = self;
         if status == Status::Ok {
@@ -66,6 +72,7 @@ impl Outcome {
         let mailbox = mailbox.map(ToString::to_string);
         Err(match status {
             Status::No => Error::Refused { command, mailbox, code: code.name, text },
+            _ if error::lost_track(&text) => Error::Confused { command, mailbox, text },
             _ => Error::Bad { command, mailbox, text },
         })
     }

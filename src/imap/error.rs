@@ -74,6 +74,21 @@ pub enum Error {
         /// The server's words.
         text: String,
     },
+    /// The server has had enough of this account for a while, over whatever connection.
+    #[error("the server asks to be left alone for {}: {text}", span(*.pause))]
+    Throttled {
+        /// For how long.
+        pause: Duration,
+        /// The server's words.
+        text: String,
+    },
+    /// The sign-in was accepted, but leads to no mailbox. Neither the password or token is wrong by that, nor are the
+    /// mailboxes gone.
+    #[error("the server accepted the sign-in, but does not open the mailbox: {text}")]
+    NotConnected {
+        /// The server's words.
+        text: String,
+    },
     /// The connection ended, or is of no more use after an earlier error.
     #[error("the connection ended: {text}")]
     Closed {
@@ -98,6 +113,16 @@ pub enum Error {
     /// The server said BAD: it does not understand the command, or is confused.
     #[error("the server did not understand {command}{}: {text}", of(.mailbox))]
     Bad {
+        /// The command.
+        command: &'static str,
+        /// The mailbox it was about, in the server's words.
+        mailbox: Option<String>,
+        /// The server's words.
+        text: String,
+    },
+    /// The server lost track of the session, or cannot do in it what it was asked: another session may.
+    #[error("the server lost track at {command}{}: {text}", of(.mailbox))]
+    Confused {
         /// The command.
         command: &'static str,
         /// The mailbox it was about, in the server's words.
@@ -151,6 +176,12 @@ fn of(mailbox: &Option<String>) -> impl fmt::Display {
     mailbox.as_ref().map(|m| format!(" for mailbox {m}")).unwrap_or_default()
 }
 
+/// Returns a time in words, rounded up.
+fn span(time: Duration) -> String {
+    let seconds = time.as_millis().div_ceil(1000);
+    if seconds < 120 { format!("{seconds} seconds") } else { format!("{} minutes", seconds.div_ceil(60)) }
+}
+
 fn number(uid: &Option<Uid>) -> impl fmt::Display {
     uid.map_or_else(|| "of unknown UID".to_owned(), |u| u.to_string())
 }
@@ -169,8 +200,11 @@ impl Error {
             | Self::SignIn { .. }
             | Self::TokenExpired { .. }
             | Self::Unavailable { .. }
+            | Self::Throttled { .. }
+            | Self::NotConnected { .. }
             | Self::Closed { .. }
             | Self::TimedOut(_)
+            | Self::Confused { .. }
             | Self::Protocol(_)
             | Self::Local { .. } => Scope::Account,
             Self::TooLarge { .. } => Scope::Message,
@@ -189,8 +223,10 @@ impl Error {
     #[must_use]
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Closed { .. } | Self::TokenExpired { .. } | Self::TimedOut(_) => Retry::Now,
+            Self::Closed { .. } | Self::TokenExpired { .. } | Self::TimedOut(_) | Self::Confused { .. } => Retry::Now,
             Self::Unavailable { pause, .. } => Retry::Later(pause.unwrap_or(MINUTE)),
+            Self::Throttled { pause, .. } => Retry::Later(*pause),
+            Self::NotConnected { .. } => Retry::Later(MINUTE),
             Self::Unreachable { .. } => Retry::Later(MINUTE / 2),
             Self::Local { .. } => Retry::Later(MINUTE),
             Self::Refused { code, .. } => match code.as_str() {
@@ -206,6 +242,14 @@ impl Error {
             | Self::Unsupported(_)
             | Self::Name { .. } => Retry::Never,
         }
+    }
+
+    /// Tells whether whatever came next in this session would fail as well.
+    pub(super) fn is_for_the_session(&self) -> bool {
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::Throttled { .. } | Self::NotConnected { .. } | Self::Confused { .. }
+        )
     }
 
     pub(super) fn nonsense(mailbox: Option<&dyn fmt::Display>, what: impl Into<String>) -> Self {
@@ -240,10 +284,24 @@ pub(super) fn unavailable(code: &str, text: &str) -> Option<Error> {
         // The cap of an hour keeps a slip of the server from silencing the account for days.
         digits.parse().ok().map(|ms: u64| Duration::from_millis(ms).min(60 * MINUTE))
     });
-    let signs =
-        ["is throttled", "not connected", "server unavailable", "too many simultaneous", "too many connections"];
-    let unwell = pause.is_some() || code == "UNAVAILABLE" || signs.iter().any(|s| lower.contains(s));
-    unwell.then(|| Error::Unavailable { pause, text: text.to_owned() })
+    let says = |signs: &[&str]| signs.iter().any(|sign| lower.contains(sign));
+    let text = || text.to_owned();
+    if pause.is_some() || says(&["is throttled", "accountisthrottled"]) {
+        // Those who tell a time told between one and five minutes.
+        return Some(Error::Throttled { pause: pause.unwrap_or(5 * MINUTE), text: text() });
+    }
+    if says(&["authenticated but not connected"]) {
+        return Some(Error::NotConnected { text: text() });
+    }
+    let unwell =
+        code == "UNAVAILABLE" || says(&["server unavailable", "too many simultaneous", "too many connections"]);
+    unwell.then(|| Error::Unavailable { pause: None, text: text() })
+}
+
+/// Tells whether these words of a BAD mean that the session is at fault and not the command: Exchange says so when it
+/// has lost its way, when a token ran out, and of a message that it fails at.
+pub(super) fn lost_track(text: &str) -> bool {
+    ["Command Error. 10", "received in Invalid state"].iter().any(|sign| text.contains(sign))
 }
 
 #[cfg(test)]
@@ -258,17 +316,24 @@ mod tests {
 
     #[test]
     fn an_unwell_server_is_recognised() {
-        let wait = |text| match unavailable("", text) {
-            Some(Error::Unavailable { pause, .. }) => Some(pause),
-            _ => None,
-        };
-        let throttled = "Request is throttled. Suggested Backoff Time: 299961 milliseconds";
-        assert_eq!(wait(throttled), Some(Some(Duration::from_millis(299_961))));
-        assert_eq!(wait("Request is throttled. Suggested Backoff Time: 99999999999"), Some(Some(60 * MINUTE)));
-        assert_eq!(wait("User is authenticated but not connected."), Some(None));
-        assert_eq!(wait("Server Unavailable. 15"), Some(None));
-        assert_eq!(wait("Mailbox does not exist"), None);
+        let table = [
+            ("Request is throttled. Suggested Backoff Time: 299961 milliseconds", Some("for 5 minutes")),
+            ("Request is throttled. Suggested Backoff Time: 92415 milliseconds", Some("for 93 seconds")),
+            ("Request is throttled. Suggested Backoff Time: 99999999999", Some("for 60 minutes")),
+            ("Request is throttled.", Some("for 5 minutes")),
+            ("User is authenticated but not connected.", Some("accepted the sign-in, but does not open the mailbox")),
+            ("Server Unavailable. 15", Some("the server is not available")),
+            ("Mailbox does not exist", None),
+            ("Command Argument Error. 11", None),
+        ];
+        for (text, said) in table {
+            let error = unavailable("", text).map(|error| error.to_string());
+            assert_eq!(error.is_some(), said.is_some(), "{text}");
+            let found = said.is_none_or(|said| error.as_ref().is_some_and(|error| error.contains(said)));
+            assert!(found, "{text}: {error:?}");
+        }
         assert!(unavailable("UNAVAILABLE", "later").is_some());
+        assert!(lost_track("Command Error. 10") && !lost_track("Command Argument Error. 11"));
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc::Sender;
+use tracing::warn;
 
 use super::connection::Event;
 use super::parse::Data;
 use super::select::seen;
 use super::wire::{Answer, Fetch};
-use super::{Error, RawName, Session, date};
+use super::{Error, Habit, RawName, Session, date};
 use crate::model::{Digest, Fingerprint, Flags, RemoteMessage, Uid, UidSet, WithoutTuid};
 
 /// Bytes of a message as the server gave them, whole.
@@ -62,7 +63,7 @@ pub struct Seen {
     /// Its UID.
     pub uid: Uid,
     /// The digest of its header, and RFC822.SIZE, which some servers only estimate
-    /// ([`Quirks::sizes_exact`](super::Quirks::sizes_exact)).
+    /// ([`Habit::EstimatesSizes`](super::Habit)).
     pub fingerprint: Fingerprint,
     /// The same of what it is without mbsync's mark ([`WithoutTuid`]), if it has that.
     pub bare: Option<Fingerprint>,
@@ -70,7 +71,13 @@ pub struct Seen {
     pub internal_date: i64,
     /// Its flags.
     pub flags: Flags,
+    /// Its Message-ID, and the one that it had before the server gave it another; only where the server does that
+    /// ([`Habit::CopiesSent`](super::Habit)).
+    pub message_ids: Vec<String>,
 }
+
+/// Refusals of single messages, with not one given, that are taken for a refusal of all.
+const MOST_REFUSED: u32 = 8;
 
 /// FETCH commands that are on their way at once, so that the server never waits for the next.
 pub(super) const WINDOW: usize = 4;
@@ -159,13 +166,19 @@ impl Session {
 
     async fn print(&mut self, sets: Vec<String>, wanted: impl Fn(Uid) -> bool + Sync) -> Result<Vec<Seen>, Error> {
         let mut found = BTreeMap::new();
+        let with_ids = self.connection.quirks.has(Habit::CopiesSent);
         self.ask(sets, "(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER])", |mailbox, mut fetch| {
             let (Some(header), Some(size)) = (fetch.header.take(), fetch.size) else { return Ok(()) };
             let Some((uid, RemoteMessage { flags, .. })) = seen(&fetch, mailbox)? else { return Ok(()) };
             let bare = bare_of(&header, size);
+            let message_ids = match &header {
+                Body::Memory(bytes) if with_ids => message_ids(bytes),
+                Body::Memory(_) | Body::File(..) | Body::Nothing => Vec::new(),
+            };
             if let Some(header) = digest_of(header)?.filter(|_| wanted(uid)) {
                 let internal_date = date::parse(fetch.internal_date.as_deref().unwrap_or_default());
-                found.insert(uid, Seen { uid, fingerprint: Fingerprint { header, size }, bare, internal_date, flags });
+                let fingerprint = Fingerprint { header, size };
+                found.insert(uid, Seen { uid, fingerprint, bare, internal_date, flags, message_ids });
             }
             Ok(())
         })
@@ -174,7 +187,9 @@ impl Session {
     }
 
     /// Sends the bodies of those of the UIDs that the selected mailbox has, in the order in which they come, each once.
-    /// A message that the answers do not name is not sent; whether it is gone must be asked.
+    /// A message that the answers do not name is not sent; whether it is gone must be asked. Where the provider is known
+    /// to withhold messages ([`Habit::Withholds`](super::Habit)), neither is one that is refused by itself, and a text in
+    /// the place of a message is nothing.
     ///
     /// What was sent before an error is whole.
     ///
@@ -183,20 +198,52 @@ impl Session {
     /// [`Error::Refused`], [`Error::Closed`] if the receiver is gone, or those of a connection that breaks.
     pub async fn bodies(&mut self, uids: &UidSet, out: Sender<Fetched>) -> Result<(), Error> {
         let mailbox = self.here()?;
-        let chunks = uids.chunks(self.connection.quirks.set_bytes(0), self.connection.quirks.body_batch);
+        let mut chunks = uids.chunks(self.connection.quirks.set_bytes(0), self.connection.quirks.body_batch);
+        let (mut sent, mut refusals) = (UidSet::default(), 0);
+        while !chunks.is_empty() {
+            let mut halves = Vec::new();
+            for (chunk, error) in self.some_bodies(&mailbox, uids, &chunks, &mut sent, &out).await? {
+                let rest: UidSet = chunk.iter().filter(|uid| !sent.contains(*uid)).collect();
+                if rest.len() > 1 {
+                    let half = u32::try_from(rest.len().div_ceil(2)).unwrap_or(u32::MAX);
+                    halves.extend(rest.chunks(self.connection.quirks.set_bytes(0), half));
+                    continue;
+                }
+                refusals += 1;
+                warn!(%mailbox, uids = %rest, %error, "the server refused a message");
+                if refusals > MOST_REFUSED && sent.is_empty() {
+                    return Err(error);
+                }
+            }
+            chunks = halves;
+        }
+        Ok(())
+    }
+
+    /// Sends the bodies of some chunks; returns those chunks that were refused, if that may be for one message of theirs.
+    async fn some_bodies<'c>(
+        &mut self,
+        mailbox: &RawName,
+        uids: &UidSet,
+        chunks: &'c [UidSet],
+        sent: &mut UidSet,
+        out: &Sender<Fetched>,
+    ) -> Result<Vec<(&'c UidSet, Error)>, Error> {
         let command = |set: &UidSet| {
             self.connection.command("UID FETCH").words(set).words("(UID FLAGS INTERNALDATE BODY.PEEK[])")
         };
         let commands = chunks.iter().map(command).collect();
-        let (mut sent, mut first) = (UidSet::default(), Ok(()));
+        let withholds = self.connection.quirks.has(Habit::Withholds);
+        let (mut refused, mut first) = (Vec::new(), Ok(()));
         let mut flight = self.connection.fly(commands, WINDOW)?;
         while let Some(event) = flight.next().await? {
             let result = match event {
-                Event::Answer(Answer::Fetch(mut fetch)) => match (fetch.body.take(), seen(&fetch, &mailbox)) {
+                Event::Answer(Answer::Fetch(mut fetch)) => match (fetch.body.take(), seen(&fetch, mailbox)) {
                     (Some(body), Ok(Some((uid, message)))) if uids.contains(uid) && !sent.contains(uid) => {
                         sent.insert(uid);
                         let internal_date = date::parse(fetch.internal_date.as_deref().unwrap_or_default());
-                        let body = if body.is_empty() { Body::Nothing } else { body };
+                        let void = body.is_empty() || withholds && is_placeholder(&body);
+                        let body = if void { Body::Nothing } else { body };
                         let fetched = Fetched { uid, flags: message.flags, internal_date, body };
                         if out.send(fetched).await.is_err() {
                             return Err(Error::Closed { text: "the bodies were no longer wanted".to_owned() });
@@ -207,13 +254,43 @@ impl Session {
                     // Told without being asked, or once more.
                     _ => Ok(()),
                 },
-                Event::Answer(Answer::Data(Data::Broken)) => Err(unreadable(&mailbox)),
+                Event::Answer(Answer::Data(Data::Broken)) => Err(unreadable(mailbox)),
                 Event::Answer(_) => Ok(()),
-                Event::Done(_, outcome) => outcome.check(Some(&mailbox)).map(|_| ()),
+                Event::Done(index, outcome) => match outcome.check(Some(mailbox)) {
+                    Err(error @ (Error::Refused { .. } | Error::Bad { .. } | Error::Confused { .. })) if withholds => {
+                        refused.push((&chunks[index], error));
+                        Ok(())
+                    }
+                    other => other.map(|_| ()),
+                },
             };
             first = first.and(result);
         }
-        first
+        first.map(|()| refused)
+    }
+
+    /// Returns the UIDs of the selected mailbox from one on.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], or those of a connection that breaks.
+    pub async fn uids_from(&mut self, first: Uid) -> Result<UidSet, Error> {
+        let mailbox = self.here()?;
+        let mut found = UidSet::default();
+        if self.connection.exists == 0 {
+            return Ok(found);
+        }
+        let search = self.connection.command("UID SEARCH").words(format_args!("UID {first}:*"));
+        let on = |answer| {
+            match answer {
+                // Beyond the last message `n:*` names the last.
+                Answer::Data(Data::Search(uids)) => found.extend(uids.iter().filter(|uid| *uid >= first)),
+                Answer::Data(Data::Broken) => return Err(unreadable(&mailbox)),
+                _ => {}
+            }
+            Ok(())
+        };
+        self.connection.run_all(vec![search], 1, Some(&mailbox), on).await?;
+        Ok(found)
     }
 
     /// Returns the words that ask for UID and flags.
@@ -245,6 +322,42 @@ impl Session {
         };
         self.connection.run_all(commands, WINDOW, Some(&mailbox), on).await.map(|_| ())
     }
+}
+
+/// Tells whether these are the words that Exchange gives in the place of a message that it cannot convert.
+fn is_placeholder(body: &Body) -> bool {
+    const SUBJECT: &[u8] = b"Subject: Retrieval using the IMAP4 protocol failed for the following message";
+    const TEXT: &[u8] = b"The server couldn't retrieve the following message";
+    // It is short, so never in a file.
+    matches!(body, Body::Memory(bytes)
+        if memchr::memmem::find(bytes, SUBJECT).is_some() && memchr::memmem::find(bytes, TEXT).is_some())
+}
+
+/// Returns what is in `Message-ID` and in `X-Microsoft-Original-Message-ID` of a message, or of its header.
+#[must_use]
+pub fn message_ids(message: &[u8]) -> Vec<String> {
+    const FIELDS: [&[u8]; 2] = [b"message-id", b"x-microsoft-original-message-id"];
+    let mut ids = Vec::new();
+    let mut wanted = false;
+    for line in message.split(|b| *b == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            break;
+        }
+        // The value may be on the next line.
+        let value = if line.starts_with(b" ") || line.starts_with(b"\t") {
+            line
+        } else {
+            let (name, value) = line.split_at(memchr::memchr(b':', line).unwrap_or(line.len()));
+            wanted = FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name));
+            value.get(1..).unwrap_or_default()
+        };
+        let value = String::from_utf8_lossy(value.trim_ascii());
+        if wanted && !value.is_empty() {
+            ids.push(value.into_owned());
+        }
+    }
+    ids
 }
 
 /// Returns the error of a line that a listing depends on.
@@ -297,4 +410,33 @@ fn digest_of_file(file: &mut File) -> io::Result<sha2::digest::Output<Sha256>> {
     let mut hasher = Sha256::new();
     io::copy(&mut file.take(end), &mut hasher)?;
     Ok(hasher.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ids_of_a_message_are_found() {
+        let table: [(&str, &[&str]); 5] = [
+            ("Message-ID: <a@b>\r\nSubject: x\r\n\r\nMessage-ID: <body>\r\n", &["<a@b>"]),
+            ("MESSAGE-ID:\n <a@b>\nX-Microsoft-Original-Message-ID: <c@d>\n\n", &["<a@b>", "<c@d>"]),
+            ("Subject: Message-ID: <a>\r\n", &[]),
+            ("no header at all", &[]),
+            ("", &[]),
+        ];
+        for (text, expected) in table {
+            assert_eq!(message_ids(text.as_bytes()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_in_the_place_of_a_message_is_known() {
+        let subject = "Subject: Retrieval using the IMAP4 protocol failed for the following message: 20004";
+        let text = "The server couldn't retrieve the following message:";
+        let body = |text: String| Body::Memory(text.into_bytes());
+        assert!(is_placeholder(&body(format!("From: x\r\n{subject}\r\n\r\n{text}\r\n"))));
+        assert!(!is_placeholder(&body(format!("From: x\r\n{subject}\r\n\r\nWhat is this?\r\n"))));
+        assert!(!is_placeholder(&Body::Nothing));
+    }
 }

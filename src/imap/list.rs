@@ -7,7 +7,7 @@ use tracing::warn;
 use super::connection::Event;
 use super::parse::{Data, ListLine, StatusLine};
 use super::wire::Answer;
-use super::{Error, RawName, Session};
+use super::{Error, Habit, RawName, Session, roles};
 use crate::model::{Cursor, MailboxName, ModSeq, Uid, UidValidity};
 
 /// What a mailbox is for (RFC 6154 §2).
@@ -156,6 +156,9 @@ impl Session {
                 Err(reason) => lists.unusable.push((raw.to_string(), reason)),
             }
         }
+        if self.connection.quirks.has(Habit::NamesRoles) {
+            roles::complete(&mut lists.mailboxes);
+        }
         if !lists.mailboxes.iter().any(|m| m.name.is_inbox()) {
             return Err(Error::nonsense(None, "LIST did not name INBOX, so it cannot be complete"));
         }
@@ -187,7 +190,7 @@ impl Session {
                     let missing = || Err(Error::nonsense(Some(raw), "STATUS was not answered"));
                     match outcome.check(Some(raw)) {
                         // The flight is given up, and with it the session.
-                        Err(error @ Error::Unavailable { .. }) => return Err(error),
+                        Err(error) if error.is_for_the_session() => return Err(error),
                         Err(error) => *status = Some(Err(error)),
                         Ok(_) if status.is_some() => {}
                         Ok(_) => *status = Some(unclaimed.take().map_or_else(missing, |line| read(&line, raw))),

@@ -24,25 +24,28 @@ mod observe;
 mod parse;
 mod plain;
 mod quirks;
+mod roles;
 mod select;
 mod session;
 mod sign_in;
 mod store;
+mod sweep;
 mod wire;
 
 pub use append::{Appended, Outgoing};
-pub use connect::{Connect, Tls};
+pub use connect::{Connect, Route, Tls};
 pub use connection::Capabilities;
 pub use error::{Error, Retry, Scope};
-pub use fetch::{Body, Fetched, Seen};
+pub use fetch::{Body, Fetched, Seen, message_ids};
 pub use idle::IdleEnd;
 pub use list::{Listed, Lists, MailboxStatus, Role};
 pub use name::RawName;
 pub use observe::{Listing, Observation};
-pub use quirks::Quirks;
+pub use quirks::{Habit, Quirks};
 pub use select::Selected;
 pub use session::Session;
 pub use sign_in::Credentials;
+pub use sweep::Marks;
 
 #[cfg(test)]
 mod tests;

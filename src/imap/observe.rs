@@ -19,7 +19,7 @@ use crate::model::{Cursor, RemoteMessage, Uid, UidSet};
 pub enum Listing {
     /// All that there are.
     Full,
-    /// Those that are new or changed since the cursor (QRESYNC).
+    /// Those that are new or changed since the cursor (QRESYNC, or a sweep).
     Delta {
         /// Those that the server calls gone; also some that nobody ever knew.
         vanished: UidSet,
@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Returns the cursor of a mailbox that was just selected.
-    async fn cursor(&mut self, selected: &Selected) -> Result<Cursor, Error> {
+    pub(super) async fn cursor(&mut self, selected: &Selected) -> Result<Cursor, Error> {
         let mut uid_next = selected.uid_next;
         if uid_next.is_none() {
             let command = self.connection.command("STATUS").string(selected.raw.as_bytes()).words("(UIDNEXT)");

@@ -243,6 +243,8 @@ pub(super) enum Data {
     },
     /// The kinds of namespaces in the order of RFC 2342: personal, other users', shared; each a prefix and a separator.
     Namespace([Vec<(Vec<u8>, Option<u8>)>; 3]),
+    /// What the server says of itself (RFC 2971 §3.2), as it wrote it.
+    Id(String),
     /// `[COPYUID …]` that stands alone on its line, as Exchange once sent it.
     BareCode(Code),
     /// A line that is no answer at all, like `Server Unavailable. 15`.
@@ -270,6 +272,7 @@ pub(super) fn data(line: &[u8]) -> Data {
         "ESEARCH" => esearch(cursor).map(Data::Search),
         "VANISHED" => vanished(cursor),
         "NAMESPACE" => namespace(cursor),
+        "ID" => Some(Data::Id(String::from_utf8_lossy(cursor.0).into_owned())),
         // FETCH, EXISTS and EXPUNGE come here only if they could not be read.
         number if number.bytes().all(|b| b.is_ascii_digit()) && !number.is_empty() => ["FETCH", "EXISTS", "EXPUNGE"]
             .contains(&cursor.word().as_str())

@@ -1,5 +1,8 @@
 //! A signed-in connection, and the commands that are too small for a file of their own.
 
+use tracing::warn;
+
+use super::connect::Dialed;
 use super::connection::{Capabilities, Connection};
 use super::name::Namespace;
 use super::select::Selected;
@@ -28,11 +31,25 @@ impl Session {
     /// Connects and signs in: greeting, CAPABILITY, LOGIN or AUTHENTICATE, and then ENABLE, ID and NAMESPACE where the
     /// server has them.
     ///
+    /// Where the sign-in leads to no mailbox over IPv6, it is made once more over IPv4; if that helps, the
+    /// [`Route`](super::Route) says so from then on.
+    ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Certificate`], [`Error::Configuration`], [`Error::SignIn`],
-    /// [`Error::Unavailable`], or those of a connection that breaks.
+    /// [`Error::Unavailable`], [`Error::Throttled`], [`Error::NotConnected`], or those of a connection that breaks.
     pub async fn open(connect: &Connect, credentials: &Credentials) -> Result<Self, Error> {
-        sign_in(connect.dial().await?, connect, credentials).await
+        let Dialed { stream, over_ipv6 } = connect.dial(connect.route.is_ipv4_only()).await?;
+        match sign_in(stream, connect, credentials).await {
+            // More than once this was a fault of Microsoft's on the one way and not on the other.
+            Err(error @ Error::NotConnected { .. }) if over_ipv6 => {
+                let Ok(other_way) = connect.dial(true).await else { return Err(error) };
+                let session = sign_in(other_way.stream, connect, credentials).await?;
+                warn!("the server opens the mailbox over IPv4 only; IPv6 is left alone for some hours");
+                connect.route.set_ipv4_only();
+                Ok(session)
+            }
+            result => result,
+        }
     }
 
     /// Returns what the server can do, less what the provider is known not to be able to.

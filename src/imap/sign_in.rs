@@ -11,7 +11,7 @@ use super::guard::Guard;
 use super::name::Namespace;
 use super::parse::{Code, Data};
 use super::wire::{Answer, Status, Stream, Wire};
-use super::{Connect, Error, Session, error};
+use super::{Connect, Error, Quirks, Session, error};
 use crate::model::Secret;
 
 /// How to sign in.
@@ -41,7 +41,10 @@ pub(super) async fn sign_in(stream: Stream, connect: &Connect, credentials: &Cre
     let guard = Guard::new(stream, &connect.spool_dir, connect.max_literal);
     let wire = Wire::new(guard, connect.timeout, connect.max_literal);
     let mut connection = Connection::new(wire, connect.quirks.clone());
-    let code = greeting(&mut connection).await?;
+    let (code, text) = greeting(&mut connection).await?;
+    if Quirks::is_exchange(&text) {
+        connection.quirks = Quirks::outlook();
+    }
     learn(&mut connection, &code).await?;
     let outcome = match credentials {
         Credentials::Password { username, password } => with_password(&mut connection, username, password).await?,
@@ -57,10 +60,10 @@ pub(super) async fn sign_in(stream: Stream, connect: &Connect, credentials: &Cre
     introduce(connection).await
 }
 
-async fn greeting(connection: &mut Connection) -> Result<Code, Error> {
+async fn greeting(connection: &mut Connection) -> Result<(Code, String), Error> {
     loop {
         match connection.receive().await? {
-            Answer::Untagged { status: Status::Ok, code, .. } => return Ok(code),
+            Answer::Untagged { status: Status::Ok, code, text } => return Ok((code, text)),
             Answer::Untagged { status: Status::Preauth, .. } => {
                 let text =
                     "the server takes us for somebody who has signed in already (PREAUTH); that is not supported";
@@ -182,21 +185,26 @@ async fn introduce(mut connection: Connection) -> Result<Session, Error> {
         // Answers with the separator (RFC 3501 §6.3.8).
         commands.push(connection.command("LIST").words(r#""" """#));
     }
-    let (mut namespace, mut qresync) = (Namespace::default(), false);
+    let (mut namespace, mut qresync, mut exchange) = (Namespace::default(), false, false);
     let mut flight = connection.fly(commands, 3)?;
     while let Some(event) = flight.next().await? {
         match event {
             Event::Answer(Answer::Data(Data::Enabled(names))) => qresync |= names.iter().any(|n| n == "QRESYNC"),
             Event::Answer(Answer::Data(Data::Namespace(kinds))) => namespace = Namespace::new(kinds),
             Event::Answer(Answer::Data(Data::List(line))) => namespace.separator = line.separator,
+            Event::Answer(Answer::Data(Data::Id(words))) => exchange |= Quirks::is_exchange(&words),
             Event::Answer(_) => {}
             Event::Done(_, outcome) => match outcome.check(None) {
-                // Exchange answers OK to a sign-in, and then this to whatever comes first.
-                Err(error @ Error::Unavailable { .. }) => return Err(error),
+                // Exchange answers OK to a sign-in, and then to whatever comes first that it is not connected.
+                Err(error) if error.is_for_the_session() => return Err(error),
                 Err(error) => debug!(%error, "went on without"),
                 Ok(_) => {}
             },
         }
+    }
+    if exchange && connection.quirks.habits.is_empty() {
+        connection.quirks = Quirks::outlook();
+        connection.capabilities = connection.capabilities.less(&connection.quirks);
     }
     Ok(Session { connection, namespace, qresync })
 }

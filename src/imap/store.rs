@@ -1,7 +1,7 @@
 //! UID STORE (RFC 3501 §6.4.6, RFC 7162 §3.1.3) and UID EXPUNGE (RFC 4315 §2.1).
 
 use super::command::Command;
-use super::{Error, Session};
+use super::{Error, Habit, Session};
 use crate::model::{Flag, FlagChange, Flags, ModSeq, UidSet};
 use crate::step;
 
@@ -88,6 +88,10 @@ impl Session {
             step::before("store");
         }
         let codes = self.connection.run_all(commands, WINDOW, Some(&mailbox), |_| Ok(())).await?;
+        if !codes.is_empty() && self.connection.quirks.has(Habit::LagsAfterStore) {
+            let check = self.connection.command("CHECK");
+            self.connection.run(check, Some(&mailbox)).await?;
+        }
         let mut modified = UidSet::default();
         for code in codes.iter().filter(|c| c.is("MODIFIED")) {
             let set = code.set().ok_or_else(|| Error::nonsense(Some(&mailbox), "MODIFIED without UIDs"))?;

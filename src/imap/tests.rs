@@ -32,6 +32,7 @@ const SELECT: (&str, &[u8]) = (
 fn connect() -> Connect {
     Connect {
         host: "test".into(),
+        other_hosts: vec![],
         port: 0,
         tls: Tls::None,
         spool_dir: std::env::temp_dir(),
@@ -39,6 +40,7 @@ fn connect() -> Connect {
         timeout: Duration::from_secs(90),
         connect_timeout: Duration::from_secs(30),
         quirks: Quirks::default(),
+        route: Route::default(),
     }
 }
 

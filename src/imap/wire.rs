@@ -36,6 +36,8 @@ pub(super) enum Status {
 /// What a FETCH says of a message. `None` is not said; the bodies also tell NIL from not said.
 #[derive(Debug, Default)]
 pub(super) struct Fetch {
+    /// Its place in the mailbox at that moment, from 1; a hint, for it moves with every expunge.
+    pub(super) sequence: u32,
     pub(super) uid: Option<Uid>,
     pub(super) flags: Option<Flags>,
     pub(super) mod_seq: Option<u64>,
@@ -188,7 +190,9 @@ fn convert(skeleton: &imap_proto::Response<'_>, beside: Beside) -> Answer {
         R::Continue(_) => Answer::Continue,
         R::MailboxData(MailboxDatum::Exists(count)) => Answer::Exists(*count),
         R::Expunge(_) => Answer::Expunge,
-        R::Fetch(_, attributes) => Answer::Fetch(Box::new(convert_fetch(attributes, beside.literals))),
+        R::Fetch(sequence, attributes) => {
+            Answer::Fetch(Box::new(Fetch { sequence: *sequence, ..convert_fetch(attributes, beside.literals) }))
+        }
         R::Data { outcome, .. } if outcome.information.as_deref() == Some("[X-RAW]") => {
             Answer::Data(parse::data(&beside.line))
         }

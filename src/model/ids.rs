@@ -185,6 +185,7 @@ impl UidSet {
         let (mut out, mut current, mut length, mut held) = (Vec::new(), Self::default(), 0, 0);
         for &(mut a, b) in &self.0 {
             while a <= b {
+                // Two numbers of ten digits, a colon and a comma may come.
                 if held == count.max(1) || (length > 0 && length + 22 > bytes) {
                     out.push(std::mem::take(&mut current));
                     (length, held) = (0, 0);
@@ -192,7 +193,7 @@ impl UidSet {
                 let end = b.min(a.saturating_add(count.max(1) - held - 1));
                 current.0.push((a, end));
                 held += end - a + 1;
-                length += 22; // two numbers of ten digits, a colon and a comma
+                length += if a == end { digits(a) + 1 } else { digits(a) + digits(end) + 2 };
                 match end.checked_add(1) {
                     Some(next) => a = next,
                     None => break,
@@ -204,6 +205,10 @@ impl UidSet {
         }
         out
     }
+}
+
+fn digits(number: u32) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
 }
 
 impl FromIterator<Uid> for UidSet {

@@ -46,7 +46,8 @@ pub enum LinkState {
         flags: Flags,
         /// UIDNEXT when the intent was written: the copy, if there is one, has this UID or a later one.
         uid_next: Uid,
-        /// When the intent was written, in seconds since 1970.
+        /// When the intent was written, in seconds since 1970; later than now where the server may bring the message by
+        /// itself until then, so that it is not sent.
         since: i64,
     },
     /// Cannot be transferred; nothing is done until something about it changes.

@@ -126,7 +126,7 @@ struct Prepared<'a> {
 }
 
 enum Stored<'a> {
-    Sim(State),
+    Sim(Box<State>),
     Dovecot(&'a Dovecot, String),
 }
 
@@ -136,7 +136,7 @@ impl Prepared<'_> {
         let host = match &self.mailboxes {
             Stored::Sim(state) => {
                 let server = Server::spawn(postkeep_sim::Profile::Full).unwrap();
-                *server.state() = state.clone();
+                (*server.state()).clone_from(state);
                 Host::Sim(server)
             }
             Stored::Dovecot(server, user) => {
@@ -178,7 +178,7 @@ fn prepare<'a>(host: Host<'a>) -> Prepared<'a> {
     change_there(&mut reader);
     change_here(&account);
     let mailboxes = match host {
-        Host::Sim(server) => Stored::Sim(server.state().clone()),
+        Host::Sim(server) => Stored::Sim(Box::new(server.state().clone())),
         Host::Dovecot(server, user) => Stored::Dovecot(server, user),
     };
     Prepared { account, mailboxes }

@@ -11,6 +11,7 @@ use postkeep_sim::{At, Command, Fault, Profile, Server, Share, When};
 
 use crate::account::{Account, Output, Remote};
 use crate::faults_scene::{Scene, mail, says};
+use crate::outlook::let_quiet_pass;
 
 #[test]
 fn t02_an_incomplete_listing_under_ok_deletes_nothing() {
@@ -588,6 +589,10 @@ fn t16_a_server_that_asks_to_come_back_later_is_not_refusing() {
             assert_eq!(output.code, 5, "{command} {text}: {output:?}");
             scene.assert_here(1..=3);
             scene.server.calm();
+            if text.contains("throttled") || text.contains("not connected") {
+                scene.sync_says(5, &["is left alone until"]);
+                let_quiet_pass(&scene.account);
+            }
             scene.assert_heals();
         }
     }

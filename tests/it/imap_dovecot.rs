@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use postkeep::imap::{
-    Body, Connect, Credentials, Error, Fetched, IdleEnd, Listing, Observation, Outgoing, Quirks, RawName, Role,
+    Body, Connect, Credentials, Error, Fetched, IdleEnd, Listing, Observation, Outgoing, Quirks, RawName, Role, Route,
     Session, Tls,
 };
 use postkeep::model::{Cursor, Digest, Flag, FlagChange, Flags, Keyword, MailboxName, Secret, Uid, UidSet};
@@ -19,6 +19,7 @@ const USER: &str = "user";
 fn connect(dovecot: &Dovecot) -> Connect {
     Connect {
         host: "127.0.0.1".into(),
+        other_hosts: vec![],
         port: dovecot.port(),
         tls: Tls::None,
         spool_dir: std::env::temp_dir(),
@@ -26,6 +27,7 @@ fn connect(dovecot: &Dovecot) -> Connect {
         timeout: Duration::from_secs(30),
         connect_timeout: Duration::from_secs(30),
         quirks: Quirks::default(),
+        route: Route::default(),
     }
 }
 

@@ -216,6 +216,8 @@ fn a_mailbox_is_read_back() {
             problem: None,
             must_list: true,
             must_scan: true,
+            swept_at: None,
+            sweeps: false,
         };
         assert_eq!(tx.mailbox(id).unwrap().as_ref(), Some(&expected));
         let cursors = [(None, None), (ModSeq::new(u64::MAX / 2).ok(), None), (None, Some(0)), (None, Some(u32::MAX))];
@@ -238,6 +240,8 @@ fn a_mailbox_is_read_back() {
             problem: Some("no".into()),
             must_list: false,
             must_scan: false,
+            swept_at: Some(15),
+            sweeps: true,
             ..expected
         };
         tx.update_mailbox(&expected).unwrap();

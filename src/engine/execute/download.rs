@@ -13,7 +13,7 @@ use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::ledger::Meter;
 use crate::engine::op::{Op, Planned, Why};
-use crate::imap::{self, Body, Fetched, Session};
+use crate::imap::{self, Body, Fetched, Habit, Session};
 use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name};
 use crate::model::{
     ContentKey, Flags, Link, LinkId, LinkState, MailboxId, MailboxName, SkipReason, Uid, UidSet, UniqueName,
@@ -69,6 +69,13 @@ pub(super) async fn download(
     let Withheld { mut left, empty } = end?;
     match fetched {
         Ok(()) => {}
+        Err(imap::Error::TooLarge { uid: Some(uid), size, .. }) if session.quirks().has(Habit::EstimatesSizes) => {
+            // Sizes that are asked for are estimates there: only this one is known to be too large.
+            let link = left.get(&uid).and_then(|wanted| wanted.link);
+            skip(site, vec![(uid, link, SkipReason::TooLarge(size))]).await?;
+            outcome.left = true;
+            return Err(imap::Error::Closed { text: "a message was too large to take".to_owned() }.into());
+        }
         Err(imap::Error::TooLarge { .. }) => {
             skip_too_large(site, left).await?;
             outcome.left = true;
@@ -76,7 +83,12 @@ pub(super) async fn download(
         }
         Err(error) => return Err(error.into()),
     }
-    left.extend(skip_empty(site, session, empty).await?);
+    if session.quirks().has(Habit::Withholds) {
+        left.extend(empty);
+        left = withhold(site, left).await?;
+    } else {
+        left.extend(skip_empty(site, session, empty).await?);
+    }
     if !left.is_empty() {
         // Listed, but not given: it may be given later (Exchange), or be gone by now.
         outcome.left = true;
@@ -91,6 +103,60 @@ pub(super) async fn download(
         );
     }
     Ok(())
+}
+
+/// Writes down which messages the server goes on not to give, to ask for them again later, and returns those that it did
+/// not give for the first time in this pass.
+async fn withhold(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<BTreeMap<Uid, Wanted>, Error> {
+    let id = site.mailbox.id;
+    let (again, first): (BTreeMap<_, _>, BTreeMap<_, _>) = {
+        let mut before = site.pass.withheld.borrow_mut();
+        // What was skipped in an earlier pass has been asked for twice by then.
+        left.into_iter().partition(|(uid, wanted)| !before.insert((id, *uid)) || wanted.link.is_some())
+    };
+    if again.is_empty() {
+        return Ok(first);
+    }
+    let uids: UidSet = again.keys().copied().collect();
+    site.pass.problem(
+        &site.mailbox.name,
+        format!(
+            "the server does not give {} messages that it has (UID {uids}); they are asked for again later",
+            uids.len()
+        ),
+    );
+    site.pass.tally(&site.mailbox.name, |t| t.skipped += uids.len());
+    let now = site.pass.now();
+    let write = site.pass.commit(move |tx| {
+        for (uid, wanted) in &again {
+            let reason = SkipReason::Refused("it is listed, but not given".to_owned());
+            let state = LinkState::Skipped { uid: Some(*uid), name: None, reason };
+            let link = match wanted.link {
+                Some(id) => {
+                    tx.set_link(&Link { id, state, content: None, internal_date: None, inode: None })?;
+                    id
+                }
+                None => tx.insert_link(id, &NewLink { state, content: None, internal_date: None, inode: None })?,
+            };
+            tx.withhold(link, |tries| now + withheld_for(tries))?;
+        }
+        Ok(())
+    });
+    write.await?;
+    Ok(first)
+}
+
+/// Returns how long a message is left alone that was not given so many times, in seconds: some are given after minutes,
+/// others never.
+fn withheld_for(tries: u32) -> i64 {
+    const MINUTE: i64 = 60;
+    match tries {
+        0 | 1 => MINUTE,
+        2 => 10 * MINUTE,
+        3 => 60 * MINUTE,
+        4 => 6 * 60 * MINUTE,
+        _ => 24 * 60 * MINUTE,
+    }
 }
 
 /// Writes down which of the messages are larger than allowed, so that the rest can be fetched without them.

@@ -42,6 +42,8 @@ pub(super) struct Site<'a> {
     pub inodes: Option<&'a BTreeMap<LinkId, u64>>,
     pub remote_mask: &'a Mask,
     pub local_mask: &'a Mask,
+    /// The server puts copies of what is sent there by itself.
+    pub copies: bool,
     /// The other mailboxes of the account: where moves lead.
     pub others: &'a BTreeMap<MailboxName, Place>,
 }
@@ -69,6 +71,7 @@ impl<'a> Site<'a> {
             inodes: examined.scanned.as_ref().map(|s| &s.inodes),
             remote_mask: &examined.remote_mask,
             local_mask: &examined.local_mask,
+            copies: examined.copies,
             others,
         }
     }

@@ -9,9 +9,9 @@ use crate::db::NewLink;
 use crate::engine::Error;
 use crate::engine::cycle::{Outcome, take_upload, unlinked_from};
 use crate::engine::op::{Op, Planned};
-use crate::imap::{self, Outgoing, Session};
+use crate::imap::{self, Habit, Outgoing, Session};
 use crate::maildir::{self, FileRef};
-use crate::model::{ContentKey, Flags, Link, LinkId, LinkState, SkipReason, Uid, UniqueName};
+use crate::model::{ContentKey, Flag, FlagChange, Flags, Link, LinkId, LinkState, SkipReason, Uid, UidSet, UniqueName};
 
 /// How many messages, and how many bytes of them, go out between two commits.
 const BATCH_MESSAGES: usize = 200;
@@ -35,6 +35,9 @@ struct Ready {
     body: Vec<u8>,
     file: FileRef,
 }
+
+/// Microsoft puts its copy of what is sent into the mailbox up to 15 minutes later; in seconds.
+const COPIED_WITHIN: i64 = 20 * 60;
 
 /// What a look at a file says.
 enum Look {
@@ -66,6 +69,13 @@ pub(super) async fn upload(
                 Look::Later => outcome.left = true,
             }
         }
+        if site.copies {
+            // The server may be about to put its own copy there.
+            let new = batch.extract_if(.., |ready: &mut Ready| ready.link.is_none()).collect::<Vec<_>>();
+            if !new.is_empty() {
+                intend(site, session, &new, site.pass.now() + COPIED_WITHIN).await?;
+            }
+        }
         if batch.is_empty() {
             continue;
         }
@@ -73,7 +83,7 @@ pub(super) async fn upload(
         let files: Vec<FileRef> = batch.iter().map(|ready| ready.file.clone()).collect();
         let maildir = Arc::clone(&site.maildir);
         tokio::task::spawn_blocking(move || maildir.make_durable(&files)).await??;
-        let ids = intend(site, session, &batch).await?;
+        let ids = intend(site, session, &batch, site.pass.now()).await?;
         append(site, session, batch, ids).await?;
     }
     Ok(())
@@ -147,9 +157,13 @@ async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason) -> Result<
 }
 
 /// Writes the intents of a batch: what is going to be appended, and the UID from which on it can be found.
-async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready]) -> Result<Vec<LinkId>, Error> {
-    let uid_next = session.selected().and_then(|selected| selected.uid_next).unwrap_or(Uid::MIN);
-    let (mailbox, since) = (site.mailbox.id, site.pass.now());
+///
+/// Where `since` is later than now, what has been there since the last pass may be it, too.
+async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready], since: i64) -> Result<Vec<LinkId>, Error> {
+    let now_there = session.selected().and_then(|selected| selected.uid_next).unwrap_or(Uid::MIN);
+    let last_there = site.mailbox.cursor.map_or(Uid::MIN, |cursor| cursor.uid_next);
+    let uid_next = if since > site.pass.now() { last_there.min(now_there) } else { now_there };
+    let mailbox = site.mailbox.id;
     let rows: Vec<(Option<LinkId>, NewLink)> = batch
         .iter()
         .map(|r| {
@@ -180,7 +194,9 @@ async fn append(site: &Site<'_>, session: &mut Session, batch: Vec<Ready>, ids: 
         let outgoing = group.iter().map(|(ready, _)| outgoing(site, ready)).collect::<Result<Vec<_>, Error>>()?;
         match session.append(&site.raw, outgoing).await {
             Ok(results) => take_in(site, session, group, results).await?,
-            Err(imap::Error::Refused { .. } | imap::Error::Bad { .. }) if group.len() > 1 => {
+            Err(imap::Error::Refused { .. } | imap::Error::Bad { .. } | imap::Error::Confused { .. })
+                if group.len() > 1 =>
+            {
                 groups.extend(group.into_iter().rev().map(|one| vec![one]));
             }
             Err(error) => {
@@ -206,7 +222,9 @@ async fn take_in(
                 taken.push(one);
                 uids.push(uid);
             }
-            Err(imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. }) => refused.push((one, text)),
+            Err(
+                imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. } | imap::Error::Confused { text, .. },
+            ) => refused.push((one, text)),
             Err(error) => failed = failed.and(Err(error.into())),
         }
     }
@@ -245,6 +263,13 @@ async fn done(
     if uids.iter().any(Option::is_none) {
         look_for(site, session, &group, &mut uids).await?;
     }
+    if session.quirks().has(Habit::ForgetsFlagged) {
+        let is_flagged = |ready: &Ready| ready.flags.contains(Flag::Flagged);
+        let flagged: UidSet =
+            group.iter().zip(&uids).filter(|((ready, _), _)| is_flagged(ready)).filter_map(|(_, uid)| *uid).collect();
+        let change = FlagChange { add: [Flag::Flagged].into_iter().collect(), ..FlagChange::default() };
+        session.store(&flagged, &change, None).await?;
+    }
     let mut writes = Vec::new();
     for ((ready, id), uid) in group.into_iter().zip(uids) {
         let Some(uid) = uid else {
@@ -278,7 +303,8 @@ async fn look_for(
 ) -> Result<(), Error> {
     let uid_next = session.selected().and_then(|selected| selected.uid_next).unwrap_or(Uid::MIN);
     session.select(&site.raw).await?;
-    let mut free = unlinked_from(site.pass, session, site.mailbox.id, uid_next).await?;
+    let known = group.iter().map(|(ready, _)| ready.content);
+    let mut free = unlinked_from(site.pass, session, site.mailbox.id, uid_next, known).await?;
     free.retain(|seen| !uids.contains(&Some(seen.uid)));
     for ((ready, _), uid) in group.iter().zip(uids) {
         if uid.is_none() {

@@ -103,7 +103,8 @@ async fn a_server_that_is_unwell_is_left_alone() {
             let (stream, _server) = serve(GREETING, &script, usize::MAX);
             let mut session = selected(stream).await;
             match run(&mut session).await.expect_err(name) {
-                Error::Unavailable { pause: said, .. } => assert_eq!(said, pause.map(Duration::from_millis)),
+                Error::Unavailable { .. } | Error::NotConnected { .. } => assert_eq!(pause, None, "{name}"),
+                Error::Throttled { pause: said, .. } => assert_eq!(Some(said), pause.map(Duration::from_millis)),
                 // It hung up before it answered the second of two.
                 Error::Closed { .. } if name == "store" => {}
                 other => panic!("{name}: {other}"),
@@ -278,7 +279,7 @@ async fn signing_in_fails_for_a_reason() {
                 ("AUTHENTICATE", b"% OK [CAPABILITY ID] in\r\n"),
                 ("ID", b"% BAD User is authenticated but not connected.\r\n"),
             ],
-            |e| matches!(e, Error::Unavailable { .. }),
+            |e| matches!(e, Error::NotConnected { .. }),
         ),
     ];
     for (i, (greeting, credentials, script, expected)) in table.into_iter().enumerate() {
@@ -299,7 +300,7 @@ async fn the_last_words_of_the_server_are_kept() {
         s.noop().await.unwrap_err()
     })
     .await;
-    assert_eq!(error.to_string(), "the connection ended: Session invalidated - AccessTokenExpired");
+    assert!(matches!(&error, Error::TokenExpired { text } if text == "Session invalidated - AccessTokenExpired"));
     assert_eq!(error.retry(), Retry::Now);
 }
 

@@ -1,0 +1,279 @@
+//! What Outlook.com does to single messages. The numbers are those of the failure modes that the simulation knows.
+
+use std::time::Duration;
+
+use postkeep_sim::{At, Fault, Sizes, Unkept, When};
+
+use crate::faults_scene::{DATE, Scene, mail, mail_here};
+use crate::outlook::{account, let_withheld_pass, synced};
+
+#[test]
+fn f08_what_is_listed_and_not_given_is_asked_for_again() {
+    // Once: within the pass. For longer: later and later, and nothing is deleted meanwhile.
+    let scene = synced(3);
+    let uid = scene.arrives(4);
+    scene.server.inject("UID FETCH BODY.PEEK[]", When::Nth(1), Fault::Omit(vec![uid]));
+    scene.assert_heals();
+    scene.assert_fired("UID FETCH omit");
+
+    let uid = scene.arrives(5);
+    scene.arrives(6);
+    scene.server.inject("UID FETCH BODY.PEEK[]", When::Every, Fault::Omit(vec![uid]));
+    scene.sync_says(1, &["does not give 1 messages"]);
+    scene.assert_here([1, 2, 3, 4, 6]);
+    let status = scene.account.run(&["status"]);
+    assert!(status.stdout.contains("1 not given yet") && status.stdout.contains(&format!("uid {uid}: asked for once")));
+    // Not yet again, …
+    let _ = scene.server.take_commands();
+    scene.sync();
+    assert!(!scene.server.take_commands().iter().any(|c| c.fits("UID FETCH BODY.PEEK[]")));
+    // … then in vain, …
+    let_withheld_pass(&scene.account);
+    scene.sync_says(1, &["does not give 1 messages"]);
+    let status = scene.account.run(&["status"]);
+    assert!(status.stdout.contains("asked for 2 times"), "{status:?}");
+    // … and then not.
+    scene.server.calm();
+    let_withheld_pass(&scene.account);
+    scene.assert_heals();
+}
+
+#[test]
+fn f08_what_a_listing_leaves_out_is_not_deleted() {
+    let scene = synced(6);
+    scene.server.inject("UID FETCH FLAGS", When::Every, Fault::Omit(vec![2, 4]));
+    scene.sync();
+    scene.assert_fired("UID FETCH omit");
+    scene.assert_here(1..=6);
+    scene.assert_graves(0);
+    scene.server.calm();
+    scene.assert_heals();
+}
+
+#[test]
+fn f09_a_text_in_the_place_of_a_message_is_not_the_message() {
+    let faults = |uid: u32| {
+        [
+            Fault::Placeholder { uids: vec![uid], peek: true },
+            Fault::Placeholder { uids: vec![uid], peek: false },
+            Fault::BodyNil,
+            Fault::BodyEmpty,
+        ]
+    };
+    for n in 0..4 {
+        let scene = synced(2);
+        let uid = scene.arrives(3);
+        let fault = faults(uid)[n].clone();
+        let name = format!("UID FETCH {}", fault.name());
+        eprintln!("{name}");
+        scene.server.inject("UID FETCH BODY.PEEK[]", When::Every, fault);
+        scene.sync_says(1, &["does not give 1 messages"]);
+        scene.assert_fired(&name);
+        scene.assert_whole();
+        scene.assert_told_nothing();
+        assert_eq!(scene.account.files("INBOX").len(), 2);
+        scene.server.calm();
+        let_withheld_pass(&scene.account);
+        scene.assert_heals();
+    }
+}
+
+#[test]
+fn f10_a_message_that_is_refused_does_not_keep_the_others_away() {
+    for answer in
+        ["NO The requested message could not be converted to an RFC-822 compatible format.", "BAD Command Error. 10"]
+    {
+        let scene = synced(1);
+        let uids: Vec<u32> = (2..=40).map(|n| scene.arrives(n)).collect();
+        let fault = Fault::RefuseUids(vec![uids[17]], answer.to_owned());
+        scene.server.inject("UID FETCH BODY.PEEK[]", When::Every, fault);
+        scene.sync_says(1, &["does not give 1 messages", &format!("UID {}", uids[17])]);
+        scene.assert_fired("UID FETCH refuse-uids");
+        scene.assert_here((1..=40).filter(|n| *n != 19));
+        scene.server.calm();
+        let_withheld_pass(&scene.account);
+        scene.assert_heals();
+    }
+}
+
+#[test]
+fn f11_sizes_are_not_believed() {
+    for sizes in [Sizes::Tripled, Sizes::Third, Sizes::Zero, Sizes::Estimated] {
+        let scene = account("");
+        scene.server.state().quirks.sizes = sizes;
+        for n in 1..=3 {
+            scene.arrives(n);
+        }
+        scene.assert_heals();
+        // Matched by content, though no size is right: nothing is transferred again.
+        std::fs::remove_file(scene.account.state_dir().join("a.sqlite3")).unwrap();
+        let _ = scene.server.take_commands();
+        scene.sync();
+        assert!(!scene.server.take_commands().iter().any(|c| c.fits("UID FETCH BODY.PEEK[]") || c.name == "APPEND"));
+        scene.assert_heals();
+    }
+}
+
+#[test]
+fn f12_a_message_that_is_given_otherwise_the_next_time_stays_as_it_is() {
+    let scene = synced(2);
+    scene.server.state().quirks.message_flag_header = true;
+    scene.server.state().set_flags("INBOX", 1, &["\\Flagged"]);
+    let path = scene.file("INBOX", 1);
+    let _ = scene.server.take_commands();
+    scene.sync_says(0, &[]);
+    assert!(!scene.server.take_commands().iter().any(|c| c.fits("UID FETCH BODY.PEEK[]")));
+    assert!(!path.exists(), "it has a flag now, and so another name");
+    scene.assert_here([1, 2]);
+    scene.assert_quiet();
+}
+
+#[test]
+fn f13_a_message_with_a_new_uid_is_the_same_message() {
+    let scene = synced(4);
+    let path = scene.file("INBOX", 2);
+    let path = scene.account.set_info(&path, "RS");
+    scene.assert_heals();
+    scene.server.state().renumber("INBOX", 2);
+    let _ = scene.server.take_commands();
+    scene.assert_heals();
+    assert!(!scene.server.commands().iter().any(|c| c.fits("UID FETCH BODY.PEEK[]") || c.name == "APPEND"));
+    assert!(path.exists(), "the file was not kept");
+    scene.assert_graves(0);
+}
+
+#[test]
+fn f15_a_move_that_moved_nothing_is_noticed() {
+    let scene = synced(3);
+    let path = scene.file("INBOX", 2);
+    scene.account.move_to(&path, "Archive");
+    scene.server.inject("UID MOVE", When::Nth(1), Fault::MoveNothing);
+    scene.assert_heals_within(2);
+    scene.assert_fired("UID MOVE move-nothing");
+    assert_eq!(scene.account.files("Archive").len(), 1);
+
+    // The older form, a line of its own.
+    scene.server.state().quirks.bare_copyuid = true;
+    let path = scene.file("INBOX", 1);
+    scene.account.move_to(&path, "Archive");
+    let _ = scene.server.take_commands();
+    scene.assert_heals();
+    assert_eq!(scene.account.files("Archive").len(), 2);
+}
+
+#[test]
+fn f16_what_the_server_does_not_take_is_set_aside() {
+    let scene = synced(1);
+    scene.server.state().quirks.max_message = Some(2000);
+    let large = [mail_here(2), vec![b'x'; 3000]].concat();
+    let long = [b"Subject: long\n\n".to_vec(), vec![b'x'; 10_500], b"\n".to_vec()].concat();
+    scene.server.state().quirks.max_message_line = Some(1000);
+    scene.account.deliver("INBOX", &large);
+    scene.account.deliver("INBOX", &long);
+    scene.delivered(3);
+    scene.sync_says(1, &["Maximum size of appendable message", "skipped"]);
+    let _ = scene.server.take_commands();
+    scene.sync();
+    assert!(!scene.server.take_commands().iter().any(|c| c.name == "APPEND"), "it was sent again unchanged");
+    assert_eq!(scene.server.state().messages("INBOX").len(), 2);
+
+    // Cut off before the answer: no double.
+    let scene = synced(1);
+    scene.delivered(2);
+    scene.server.inject("APPEND", When::Nth(1), Fault::Close(At::Unanswered));
+    scene.assert_heals_within(2);
+    scene.assert_fired("APPEND close");
+}
+
+#[test]
+fn f17_a_flag_that_append_forgets_is_stored() {
+    let scene = synced(1);
+    scene.server.state().quirks.append_forgets_flagged = true;
+    let path = scene.delivered(2);
+    scene.account.set_info(&path, "FS");
+    let path = scene.delivered(3);
+    scene.account.set_info(&path, "S");
+    scene.assert_heals();
+    let flagged = scene.server.state().messages("INBOX").iter().filter(|m| m.flags.contains("\\Flagged")).count();
+    assert_eq!(flagged, 1);
+}
+
+#[test]
+fn f18_what_the_server_cannot_keep_stays_here() {
+    let scene = synced(2);
+    scene.server.state().quirks.unkept = Unkept::Refused;
+    let path = scene.file("INBOX", 1);
+    std::fs::write(scene.account.mailbox("INBOX").join("dovecot-keywords"), "0 work\n").unwrap();
+    let path = scene.account.set_info(&path, "FPa");
+    scene.sync_says(0, &[]);
+    scene.sync_says(0, &[]);
+    assert!(path.exists(), "the keyword, or the letter of forwarded ones, was taken away");
+    let told: Vec<_> = scene.server.commands().into_iter().filter(|c| c.name == "UID STORE").collect();
+    assert!(told.iter().all(|c| !c.args.contains("work") && !c.args.contains("Forwarded")), "{told:?}");
+    assert!(scene.server.state().messages("INBOX")[0].flags.contains("\\Flagged"));
+}
+
+#[test]
+fn f19_f20_odd_answers_are_understood_and_stray_ones_ignored() {
+    let scene = synced(3);
+    {
+        let mut state = scene.server.state();
+        (state.quirks.loose_fetch, state.quirks.idle_news_first) = (true, true);
+    }
+    scene.server.inject("UID FETCH", When::Every, Fault::stray());
+    scene.arrives(4);
+    scene.server.state().expunge("INBOX", 2);
+    scene.unwanted(2);
+    scene.sync();
+    scene.assert_fired("UID FETCH send");
+    scene.assert_here([1, 3, 4]);
+    scene.server.calm();
+    scene.assert_heals_within(2);
+}
+
+#[test]
+fn f28_flags_that_show_late_do_not_go_back_and_forth() {
+    let scene = synced(3);
+    scene.server.state().quirks.store_lag = Some(Duration::from_secs(1_000_000));
+    for (n, letters) in [(1, "S"), (2, "FS"), (3, "R")] {
+        let path = scene.file("INBOX", n);
+        scene.account.set_info(&path, letters);
+    }
+    scene.assert_heals();
+    let stores = |scene: &Scene| scene.server.commands().iter().filter(|c| c.name == "UID STORE").count();
+    assert_eq!(stores(&scene), 0, "a pass after the healing one stored flags again");
+}
+
+#[test]
+fn f27_the_copy_that_the_server_makes_of_what_is_sent_is_the_message() {
+    let scene = account("");
+    scene.assert_heals();
+    let sent = b"From: a@example.org\nMessage-ID: <own@example.org>\nSubject: sent\n\nHello.\n";
+    let copy = b"From: a@example.org\r\nMessage-ID: <new@outlook.com>\r\nX-Microsoft-Original-Message-ID: <own@example.org>\r\n\
+        Subject: sent\r\n\r\nHello.\r\n";
+    let path = scene.account.deliver("Sent", sent);
+    scene.account.set_info(&path, "S");
+    let later = Duration::from_secs(15 * 60);
+    scene.server.state().later(later, move |state| {
+        let _ = state.append("Sent", copy, &["\\Seen"], DATE);
+    });
+    let _ = scene.server.take_commands();
+    scene.sync_says(0, &[]);
+    scene.sync_says(0, &[]);
+    let is_upload = |c: &postkeep_sim::Command| c.name == "APPEND";
+    assert!(!scene.server.take_commands().iter().any(is_upload));
+    scene.server.state().advance(later);
+    scene.sync_says(0, &[]);
+    assert!(!scene.server.take_commands().iter().any(|c| is_upload(c) || c.fits("UID FETCH BODY.PEEK[]")));
+    assert_eq!((scene.account.files("Sent").len(), scene.server.state().messages("Sent").len()), (1, 1));
+
+    // One that the server makes no copy of goes up after 20 minutes.
+    let path = scene.account.deliver("Sent", &mail_here(7));
+    scene.account.set_info(&path, "S");
+    scene.sync_says(0, &[]);
+    crate::outlook::let_pass(&scene.account, "UPDATE link SET since = 1 WHERE state = 2");
+    scene.sync_says(0, &[]);
+    assert!(scene.server.take_commands().iter().any(is_upload));
+    let there: Vec<_> = scene.server.state().messages("Sent").into_iter().map(|m| m.bytes).collect();
+    assert!(there.contains(&mail(7)) && there.len() == 2);
+}
