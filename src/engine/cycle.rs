@@ -14,7 +14,7 @@ use super::plan::{Answer, Policy, plan};
 use super::reuse::gives_uids_again;
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
-use crate::db::{HoldCause, Mailbox};
+use crate::db::{HoldCause, Mailbox, Tx};
 use crate::imap::{self, Habit, Seen, Session};
 use crate::maildir::{Located, Maildir, Scan, Stamp};
 use crate::model::{

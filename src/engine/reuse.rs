@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Error;
 use crate::db::{self, Db, Mailbox, Tx};
-use crate::imap::Session;
+use crate::imap::{Habit, Session};
 use crate::model::{Fingerprint, Link, LinkState, MailboxId, Uid, UidSet};
 
 /// So many of the newest messages are looked at: whatever was given again, the newest were.
@@ -24,7 +24,7 @@ pub(super) async fn gives_uids_again(session: &mut Session, db: &Db, mailbox: &M
         return Ok(false);
     }
     let seen = session.dates_and_sizes(&known.keys().copied().collect()).await?;
-    let exact = session.quirks().sizes_exact;
+    let exact = !session.quirks().has(Habit::EstimatesSizes);
     let differs = |(uid, (date, size)): (&Uid, &(i64, u64))| {
         let (print, known_date) = known.get(uid)?;
         (known_date != date || exact && print.size != *size).then_some(*uid)
