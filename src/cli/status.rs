@@ -404,7 +404,16 @@ mod tests {
         let last_complete = mailboxes.iter().map(|m| m.last_complete).min().flatten();
         let (account, maildir) = ("personal".to_owned(), "/home/u/Mail".to_owned());
         let (failure, quiet, not_connected_since) = (None, None, None);
-        AccountStatus { account, maildir, under_way: false, failure, quiet, not_connected_since, last_complete, mailboxes }
+        AccountStatus {
+            account,
+            maildir,
+            under_way: false,
+            failure,
+            quiet,
+            not_connected_since,
+            last_complete,
+            mailboxes,
+        }
     }
 
     fn shown(status: &AccountStatus) -> String {

@@ -7,12 +7,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::Error;
 
 /// The steps from nothing to the newest schema. A step that was released is never changed again.
-const MIGRATIONS: &[&str] =
-    &[
-        include_str!("../../migrations/0001_base.sql"),
-        include_str!("../../migrations/0002_failures.sql"),
-        include_str!("../../migrations/0003_service.sql"),
-    ];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_base.sql"),
+    include_str!("../../migrations/0002_failures.sql"),
+    include_str!("../../migrations/0003_service.sql"),
+];
 
 /// Returns an error if a newer program has written the database; reads only.
 pub(super) fn refuse_newer(conn: &Connection, file: &Path) -> Result<(), Error> {

@@ -241,8 +241,9 @@ impl Stage {
         let message = messages.values().find(|m| subject(&m.bytes) == Some(wanted))?;
         let wanted_flags: BTreeSet<&str> = flags.iter().copied().collect();
         let shown: BTreeSet<&str> = message.flags.iter().map(String::as_str).collect();
-        let flags = shown.iter().copied().collect::<Vec<_>>().join(" ");
-        (shown == wanted_flags).then(|| format!("{mailbox}: UID {} ({flags})", message.uid))
+        let flags =
+            if shown.is_empty() { "no flags".to_owned() } else { shown.iter().copied().collect::<Vec<_>>().join(" ") };
+        (shown == wanted_flags).then(|| format!("{mailbox}: UID {}, {flags}", message.uid))
     }
 }
 
