@@ -16,8 +16,12 @@ const SPREAD: usize = 32;
 
 /// Tells whether some UIDs of the selected mailbox stand for other messages than the base knows under them.
 ///
-/// The dates and sizes of a few tell; where they differ, the headers decide, since a server may correct a date.
+/// The dates and sizes of a few tell; where they differ, the headers decide, since a server may correct a date. Where the
+/// server rewrites headers, nothing can tell.
 pub(super) async fn gives_uids_again(session: &mut Session, db: &Db, mailbox: &Mailbox) -> Result<bool, Error> {
+    if session.quirks().has(Habit::Rewrites) {
+        return Ok(false);
+    }
     let id = mailbox.id;
     let known = db.read(move |tx| sample(tx, id)).await?;
     if known.is_empty() {

@@ -18,6 +18,8 @@ pub enum Habit {
     CopiesSent,
     /// Messages are listed and not given, or given as a text about that, or refused; for minutes or for good.
     Withholds,
+    /// The header of a message changes when a flag is set, or when it is appended: another one tells of no other message.
+    Rewrites,
     /// A mailbox with a new UIDVALIDITY shows its messages little by little.
     RenumbersSlowly,
     /// Special mailboxes have no attribute where they were not made by the service, but names in the user's language.
@@ -64,6 +66,7 @@ const EXCHANGE: &[Habit] = &[
     Habit::IgnoresCase,
     Habit::CopiesSent,
     Habit::Withholds,
+    Habit::Rewrites,
     Habit::RenumbersSlowly,
     Habit::NamesRoles,
 ];
