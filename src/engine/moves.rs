@@ -222,13 +222,25 @@ fn meet(parts: &mut BTreeMap<MailboxId, Part>) {
         if let Some(part) = parts.get_mut(&there) {
             part.plan.retain(|planned| planned.op != download);
         }
+        // It is back where it was, and its row has the name that its file is to have there: that is given up first.
+        let vacated = match &op {
+            Op::Follow { name, .. } if there == left && link.name() == Some(name) => {
+                Some(Op::Supersede { link: link.id, name: name.clone() })
+            }
+            _ => None,
+        };
         // Its row goes with the file. Where it was is to be looked at again, whatever comes of that.
         if let Some(part) = parts.get_mut(&left) {
             part.plan.retain(|planned| planned.op.link() != Some(link.id));
             part.postponed = true;
+            part.plan.extend(vacated.clone().map(|op| Planned { op, why: Why::MovedOnBoth }));
         }
         if let Some(part) = parts.get_mut(&here) {
             part.plan.retain(|planned| planned.op != upload);
+            if vacated.is_some() {
+                part.postponed = true;
+                continue;
+            }
             part.plan.push(Planned { op, why: Why::MovedOnBoth });
             part.base.entry(link.id).or_insert(link);
         }

@@ -228,6 +228,22 @@ fn what_both_moved_goes_where_the_server_has_it() {
     assert_eq!(run(b, c), "A: forget link 1: deleted on both sides\nB: download uid 3 (): new on the server\n");
 }
 
+#[test]
+fn what_came_back_there_gives_up_its_old_name_before_its_file_follows() {
+    let run = |file: &str| {
+        let (mut a, mut b) = (part("A"), part("B"));
+        known(&mut a, 1, 7, "old", content(1, 1), 5);
+        lost(&mut a, 1);
+        comes_there(&mut a, 9, content(1, 1), 5);
+        comes_here(&mut b, file, content(1, 1));
+        result(a, b)
+    };
+    let why = "moved on both sides: the server's place wins";
+    assert_eq!(run("old"), format!("A: supersede old: {why}\n"));
+    // Its row has another name then, and no other row has the one of the file.
+    assert_eq!(run("new"), format!("B: follow new to A uid 9: {why}\n"));
+}
+
 /// A download that an earlier run began, and whose file is not there.
 fn interrupted(part: &mut Part, id: i64, u: u64, content: ContentKey, date: i64) {
     let (id, flags) = (LinkId(id), Flags::new());
