@@ -63,4 +63,5 @@ pub mod engine;
 pub mod imap;
 pub mod maildir;
 pub mod model;
+mod readiness;
 pub mod step;

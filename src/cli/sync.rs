@@ -10,7 +10,7 @@ use super::progress::{self, Show};
 use super::{Exit, Failure};
 use crate::config::{Account, Config, Filter, Pattern, prepare_state_dir};
 use crate::engine;
-use crate::engine::report::{Counts, MailboxReport, MailboxState, Options, Outcome, Report};
+use crate::engine::report::{Counts, MailboxReport, MailboxState, Options, Outcome, Pace, Report};
 
 /// Make one complete pass, then exit
 #[derive(Debug, clap::Args)]
@@ -51,6 +51,7 @@ pub(super) async fn run(args: &Args, config: &Config, show: &Show, paint: Paint)
         mailboxes: Filter::new(args.mailboxes.clone()),
         dry_run: args.dry_run,
         full: args.full,
+        pace: Pace::Thorough,
         state_dir: config.daemon.state_dir.clone(),
         stop: super::signals::stop_on_signal().map_err(no_signals)?,
     };

@@ -9,6 +9,7 @@ use super::cycle::{Examined, Job};
 use super::execute::{Place, Trash};
 use super::observe::raw_name;
 use super::pass::Pass;
+use super::report::Change;
 use super::tree::{Step, reconcile};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Mailbox, NewMailbox, Tx};
@@ -25,6 +26,8 @@ pub(super) struct Prepared {
     pub left: BTreeSet<MailboxName>,
     /// Something was done.
     pub did: bool,
+    /// These are not all mailboxes that there are.
+    pub partial: bool,
 }
 
 /// How many messages prove that a mailbox is another one under a new name.
@@ -61,7 +64,14 @@ pub(super) async fn prepare(
         new_there: listed.iter().filter(|name| !known.contains_key(name)).cloned().collect(),
         new_here: here.iter().filter(|n| !known.contains_key(n) && !listed.contains(n)).cloned().collect(),
         renamed: Vec::new(),
-        out: Prepared { jobs: vec![], places: BTreeMap::new(), trash, left: BTreeSet::new(), did: false },
+        out: Prepared {
+            jobs: vec![],
+            places: BTreeMap::new(),
+            trash,
+            left: BTreeSet::new(),
+            did: false,
+            partial: false,
+        },
     };
     for step in reconcile(&listed, &known, &here, push) {
         let name = name_of(&step).clone();
@@ -72,6 +82,40 @@ pub(super) async fn prepare(
         }
     }
     Ok(round.out)
+}
+
+/// Returns the jobs for mailboxes that something happened to, without a look at any others; asks for a pass over
+/// everything where a mailbox is new, gone, or not in order.
+pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName, Change>) -> Result<Prepared, Error> {
+    let mut out = Prepared {
+        jobs: vec![],
+        places: BTreeMap::new(),
+        trash: None,
+        left: BTreeSet::new(),
+        did: false,
+        partial: true,
+    };
+    let rows: BTreeMap<MailboxName, Mailbox> =
+        pass.db.read(|tx| tx.mailboxes()).await?.into_iter().map(|m| (m.name.clone(), m)).collect();
+    for (name, change) in changes {
+        if !pass.account.mailboxes.matches(name) {
+            continue;
+        }
+        let row = rows.get(name).filter(|row| row.raw.is_some() && row.missing_since.is_none());
+        let maildir = match row.and_then(|row| row.path.as_ref()) {
+            Some(path) => pass.maildir(path)?,
+            None => None,
+        };
+        let (Some(mailbox), Some(maildir)) = (row.cloned(), maildir) else {
+            pass.wants_all.set(true);
+            continue;
+        };
+        let place = Place { mailbox: mailbox.clone(), maildir: Arc::clone(&maildir) };
+        out.places.insert(name.clone(), place);
+        let changed_there = *change == Change::There;
+        out.jobs.push(Job { mailbox, maildir: Some(maildir), changed_there, unite: false, gone: false });
+    }
+    Ok(out)
 }
 
 fn name_of(step: &Step) -> &MailboxName {

@@ -16,18 +16,17 @@ use super::cycle::{self, Examined, Outcome, examine, settle};
 use super::execute::{self, Site};
 use super::guard;
 use super::ledger::{Ledger, Meter};
-use super::lock::Locks;
 use super::mailboxes::{self, Prepared};
 use super::op::{Op, Planned};
 use super::pool::Pool;
 use super::report::{
-    Counts, Held, MailboxState, Options, Outcome as End, PlannedOp, Problem, Progress, ProgressEvent, Report,
+    Change, Counts, Held, MailboxState, Options, Outcome as End, Pace, PlannedOp, Problem, Progress, ProgressEvent,
+    Wanted,
 };
-use super::root::{Older, Verdict, judge, with_what_came};
+use super::root::{Older, Verdict, with_what_came};
 use crate::config::{self, Account};
 use crate::db::{self, AccountState, Db, Tx};
-use crate::imap::{Connect, Quirks, Tls};
-use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
+use crate::maildir::{Graveyard, LineEndings, Maildir, Marker, Root};
 use crate::model::{LinkState, MailboxName};
 
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
@@ -46,87 +45,23 @@ pub(super) struct Pass<'a> {
     /// None in a dry run that would make it.
     pub root: Option<Root>,
     pub graveyard: Arc<Graveyard>,
-    pub pool: Pool<'a>,
-    progress: &'a Progress,
-    ledger: Ledger,
+    pub pool: &'a Pool<'a>,
+    pub(super) progress: &'a Progress,
+    pub(super) ledger: Ledger,
     /// Mailboxes that an op in another one changed: the next round looks at them.
-    touched: RefCell<BTreeSet<MailboxName>>,
+    pub(super) touched: RefCell<BTreeSet<MailboxName>>,
     /// Since when no connection is alive any more that an append without an answer went over.
-    quiet_since: Cell<Instant>,
+    pub(super) quiet_since: &'a Cell<Instant>,
     /// How many commits said that something was done.
-    effects: Cell<u64>,
+    pub(super) effects: Cell<u64>,
     /// In how many rounds something was left, since it may be half of a move.
     pub(super) hesitations: Cell<u32>,
-}
-
-/// Makes one complete pass over an account.
-///
-/// # Errors
-/// What ended it as a whole. What went wrong with one mailbox or message is in the report.
-pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> Result<Report, Error> {
-    let mut locks = Locks::take(&options.state_dir, &account.name)?;
-    let path = options.state_dir.join(format!("{}.sqlite3", account.name));
-    // A dry run writes into a copy of the database, which is gone when it ends.
-    let db = if options.dry_run { Db::scratch(&path)? } else { Db::open(&path)? };
-    let layout = match account.layout {
-        config::Layout::Nested => Layout::Nested,
-        config::Layout::PlusPlus => Layout::PlusPlus,
-    };
-    let root = Root::open(&account.maildir, layout)?;
-    let marker = root.as_ref().map(Root::marker).transpose()?.flatten();
-    let state = db.read(|tx| tx.account()).await?;
-    let verdict = judge(&account.name, &account.maildir, root.is_some(), marker.as_ref(), &state)?;
-    let root = match root {
-        None if !options.dry_run => Some(Root::create(&account.maildir, layout)?),
-        root => root,
-    };
-    if root.is_some() {
-        locks.take_root(&account.maildir)?;
-    }
-    let pass = Pass {
-        account,
-        options,
-        db,
-        root,
-        graveyard: Arc::new(Graveyard::open(&options.state_dir, &account.name)),
-        pool: Pool::new(account, connect(account, &options.state_dir)),
-        progress,
-        ledger: Ledger::default(),
-        touched: RefCell::default(),
-        quiet_since: Cell::new(Instant::now()),
-        effects: Cell::new(0),
-        hesitations: Cell::new(0),
-    };
-    let mut stop = options.stop.clone();
-    let result = tokio::select! {
-        result = pass.run(verdict, marker.map_or(0, |m| m.generation), state) => result,
-        // What is cancelled here is found again by the intents; nothing has to be undone.
-        _ = stop.wait_for(|stop| *stop) => Ok(End::Stopped),
-    };
-    if !matches!(result, Ok(End::Stopped)) {
-        pass.pool.close().await;
-    }
-    drop(locks);
-    result.map(|end| pass.ledger.report(&account.name, end))
-}
-
-fn connect(account: &Account, state_dir: &Path) -> Connect {
-    let tls = match account.tls {
-        config::TlsMode::Implicit => {
-            Tls::Implicit { ca_file: account.tls_ca_file.clone(), pins: account.tls_pins.clone() }
-        }
-        config::TlsMode::None => Tls::None,
-    };
-    Connect {
-        host: account.host.clone(),
-        port: account.port,
-        tls,
-        spool_dir: state_dir.to_owned(),
-        max_literal: account.max_message_size,
-        timeout: Duration::from_secs(90),
-        connect_timeout: Duration::from_secs(30),
-        quirks: Quirks::default(),
-    }
+    /// When it began to look, …
+    pub(super) begun: Instant,
+    /// … and when it began to act.
+    pub(super) acting_since: Cell<Option<Instant>>,
+    /// Something was left that only a pass over everything may do.
+    pub(super) wants_all: Cell<bool>,
 }
 
 /// Returns the time in milliseconds since 1970.
@@ -146,7 +81,7 @@ impl Pass<'_> {
     }
 
     /// Returns a number that grows whenever something is done.
-    fn effects(&self) -> u64 {
+    pub(super) fn effects(&self) -> u64 {
         self.effects.get() + self.ledger.downloaded()
     }
 
@@ -232,8 +167,27 @@ impl Pass<'_> {
         })
     }
 
-    async fn run(&self, verdict: Verdict, marked: u64, state: AccountState) -> Result<End, Error> {
+    /// Tells whether what is left is to be left to the next pass.
+    pub(super) fn time_is_up(&self) -> bool {
+        let Pace::Sliced(slice) = self.options.pace else { return false };
+        let Some(acting_since) = self.acting_since.get() else { return false };
+        // Else a server that lists slowly would be asked for little but lists.
+        acting_since.elapsed() >= slice.max(4 * acting_since.duration_since(self.begun))
+    }
+
+    /// Makes the pass; returns how it ended, and the mailboxes that are to be looked at again.
+    pub(super) async fn run(
+        &self,
+        wanted: &Wanted,
+        verdict: Verdict,
+        marked: u64,
+        state: AccountState,
+    ) -> Result<(End, BTreeSet<MailboxName>), Error> {
         let scope = self.account.scope();
+        if let Wanted::Mailboxes(changes) = wanted {
+            let is_known = matches!(verdict, Verdict::Same) && state.scope == scope;
+            return if is_known { self.look_at_some(changes, marked, &state).await } else { Ok(self.asks_for_all()) };
+        }
         let unite = matches!(verdict, Verdict::Unite(_));
         match verdict {
             Verdict::Same => {}
@@ -252,9 +206,9 @@ impl Pass<'_> {
         }
         // After a crash, or with another filter, what is missing may be missing for another reason than a deletion.
         let cautious = unite || !state.clean || (state.generation > 0 && state.scope != scope);
-        let did = self.rounds(cautious, unite).await?;
+        let (did, left) = self.rounds(cautious, unite).await?;
         if self.options.dry_run {
-            return self.end().await;
+            return Ok((self.end(None).await?, left));
         }
         if did || unite || !state.clean || state.scope != scope {
             let state = self.db.read(|tx| tx.account()).await?;
@@ -266,7 +220,34 @@ impl Pass<'_> {
         if let Err(error) = tokio::task::spawn_blocking(move || graveyard.purge(days, today)).await? {
             self.account_problem(format!("the graveyard could not be tidied: {error}"), None);
         }
-        self.end().await
+        Ok((self.end(None).await?, left))
+    }
+
+    /// Looks once at mailboxes that something is known to have happened to.
+    async fn look_at_some(
+        &self,
+        changes: &BTreeMap<MailboxName, Change>,
+        marked: u64,
+        state: &AccountState,
+    ) -> Result<(End, BTreeSet<MailboxName>), Error> {
+        let prepared = mailboxes::prepare_some(self, changes).await?;
+        if self.wants_all.get() {
+            return Ok(self.asks_for_all());
+        }
+        let RoundEnd { mut left, did, .. } = self.act(prepared, false).await?;
+        left.extend(self.touched.take());
+        // After a crash only a pass over everything may say that all is well again.
+        if did && state.clean {
+            let state = self.db.read(|tx| tx.account()).await?;
+            let scope = state.scope.clone();
+            self.mark(&state, marked, &scope).await?;
+        }
+        Ok((self.end(Some(changes)).await?, left))
+    }
+
+    fn asks_for_all(&self) -> (End, BTreeSet<MailboxName>) {
+        self.wants_all.set(true);
+        (End::Partial, BTreeSet::new())
     }
 
     /// Gives root and database a new generation in common: written down as coming, put into the root, written down.
@@ -283,8 +264,8 @@ impl Pass<'_> {
         Ok(self.db.commit(move |tx| tx.set_account(&done)).await?)
     }
 
-    /// Goes round until everything is agreed; returns whether anything was done.
-    async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<bool, Error> {
+    /// Goes round until everything is agreed; returns whether anything was done, and the mailboxes that are left.
+    async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<(bool, BTreeSet<MailboxName>), Error> {
         let (mut wanted, mut did_ever, mut pauses) = (None, false, 0);
         for round in 0..ROUNDS {
             let RoundEnd { left, did, waiting, hesitated } =
@@ -292,14 +273,15 @@ impl Pass<'_> {
             did_ever |= did;
             let mut next = left;
             next.extend(self.touched.take());
-            if self.options.dry_run || next.is_empty() {
-                break;
+            // Who keeps the account open comes back by himself.
+            if self.options.dry_run || next.is_empty() || self.options.pace != Pace::Thorough {
+                return Ok((did_ever, next));
             }
             if !did && !cautious && !hesitated {
                 if waiting {
                     self.wait_for_appends().await;
                 } else if pauses == PAUSES {
-                    break;
+                    return Ok((did_ever, next));
                 } else {
                     pauses += 1;
                     tokio::time::sleep(SETTLING).await;
@@ -307,7 +289,7 @@ impl Pass<'_> {
             }
             (wanted, cautious, unite) = (Some(next), false, false);
         }
-        Ok(did_ever)
+        Ok((did_ever, wanted.unwrap_or_default()))
     }
 
     /// Waits until an append that went over a dead connection has certainly had its effect.
@@ -333,11 +315,16 @@ impl Pass<'_> {
             Ok(lists) => mailboxes::prepare(self, &mut session, lists, wanted, unite).await,
             Err(error) => Err(error.into()),
         };
-        let Prepared { jobs, places, trash, mut left, mut did } = session.done(listed)?;
+        let prepared = session.done(listed)?;
         if round == 0 {
-            self.progress.tell(ProgressEvent::Listed { mailboxes: places.len() as u64 });
+            self.progress.tell(ProgressEvent::Listed { mailboxes: prepared.places.len() as u64 });
         }
+        self.act(prepared, cautious).await
+    }
 
+    /// Looks at mailboxes and does what they need; a cautious round removes nothing.
+    async fn act(&self, prepared: Prepared, cautious: bool) -> Result<RoundEnd, Error> {
+        let Prepared { jobs, places, trash, mut left, mut did, partial } = prepared;
         let side_by_side = 2 * self.account.connections.max(1);
         let looks = stream::iter(jobs.into_iter().map(|job| async move {
             let name = job.mailbox.name.clone();
@@ -359,7 +346,7 @@ impl Pass<'_> {
         examined.sort_unstable_by(|a, b| a.mailbox.name.cmp(&b.mailbox.name));
         self.find_moves(&mut examined).await?;
         let hesitated = self.hesitates(&mut examined, &places, broke, &mut left)?;
-        let works = self.split(examined, cautious).await?;
+        let works = self.split(examined, cautious, partial).await?;
         if self.options.dry_run {
             return Ok(RoundEnd { left, did: false, waiting: false, hesitated: false });
         }
@@ -373,6 +360,7 @@ impl Pass<'_> {
                 .await?;
         }
         let before = self.effects();
+        self.acting_since.set(Some(Instant::now()));
 
         let adds = stream::iter(works.into_iter().map(|mut work| async {
             let result = self.add(&mut work, &places).await;
@@ -442,7 +430,7 @@ impl Pass<'_> {
     }
 
     /// Sets the removals of each plan apart and asks the guard about them.
-    async fn split(&self, examined: Vec<Examined>, cautious: bool) -> Result<Vec<Work>, Error> {
+    async fn split(&self, examined: Vec<Examined>, cautious: bool, partial: bool) -> Result<Vec<Work>, Error> {
         let mut works = Vec::new();
         for mut one in examined {
             let name = one.mailbox.name.clone();
@@ -452,6 +440,10 @@ impl Pass<'_> {
             let count = removals.len() as u64;
             let removals = if cautious || one.fresh {
                 outcome.left |= !removals.is_empty();
+                Vec::new()
+            } else if partial {
+                // What is gone from here may have come to where nobody looked.
+                self.wants_all.set(self.wants_all.get() || !removals.is_empty());
                 Vec::new()
             } else {
                 let guarded = cycle::weigh(self, &one.mailbox, removals, !self.options.dry_run).await?;
@@ -561,13 +553,15 @@ impl Pass<'_> {
         self.set_state(mailbox, MailboxState::Partial);
     }
 
-    /// Returns how the pass ended, once what is skipped is counted.
-    async fn end(&self) -> Result<End, Error> {
+    /// Returns how the pass ended, once what is skipped is counted: everywhere, or in some mailboxes.
+    async fn end(&self, among: Option<&BTreeMap<MailboxName, Change>>) -> Result<End, Error> {
+        let among = among.cloned();
+        let counts = move |name: &MailboxName| among.as_ref().is_none_or(|among| among.contains_key(name));
         let skipped = self
             .db
-            .read(|tx| {
+            .read(move |tx| {
                 let mut names = Vec::new();
-                for mailbox in tx.mailboxes()? {
+                for mailbox in tx.mailboxes()?.into_iter().filter(|mailbox| counts(&mailbox.name)) {
                     let kept = crate::model::SkipReason::Kept;
                     let counts =
                         |state: &LinkState| matches!(state, LinkState::Skipped { reason, .. } if *reason != kept);

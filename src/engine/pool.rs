@@ -2,46 +2,81 @@
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::Weak;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::Error;
 use crate::config::{Account, Auth};
-use crate::imap::{self, Connect, Credentials, Session};
+use crate::imap::{self, Connect, Credentials, Cutter, Session};
 use crate::model::Secret;
 
 /// The sessions of one account.
 pub(super) struct Pool<'a> {
     account: &'a Account,
     connect: Connect,
-    idle: RefCell<Vec<Session>>,
+    idle: RefCell<Vec<Rested>>,
     places: Semaphore,
+    cutters: RefCell<Vec<Weak<Cutter>>>,
     /// Asked for once: a password command may ask the user.
     secret: Mutex<Option<Secret>>,
 }
 
+/// A session that nobody needs now, since when.
+struct Rested(Session, Instant);
+
+/// A session that rested for so long is asked whether it is still alive, …
+const DOUBTFUL: Duration = Duration::from_secs(60);
+/// … for at most this long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A session on loan. It goes back by [`Lease::give_back`]; dropped, it is closed, since nobody knows what state it is in.
-pub(super) struct Lease<'p> {
+pub struct Lease<'p> {
     session: Session,
-    idle: &'p RefCell<Vec<Session>>,
+    idle: &'p RefCell<Vec<Rested>>,
     _place: SemaphorePermit<'p>,
 }
 
 impl<'a> Pool<'a> {
     pub(super) fn new(account: &'a Account, connect: Connect) -> Self {
         let places = Semaphore::new(account.connections.max(1));
-        Self { account, connect, idle: RefCell::default(), places, secret: Mutex::new(None) }
+        let (idle, cutters) = (RefCell::default(), RefCell::default());
+        Self { account, connect, idle, places, cutters, secret: Mutex::new(None) }
     }
 
     /// Returns a session, as soon as one is free or may be opened.
     pub(super) async fn get(&self) -> Result<Lease<'_>, Error> {
         let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
-        let idle = self.idle.borrow_mut().pop();
-        let session = match idle {
+        let session = match self.rested().await {
             Some(session) => session,
             None => Session::open(&self.connect, &self.credentials().await?).await?,
         };
+        let mut cutters = self.cutters.borrow_mut();
+        cutters.retain(|cutter| cutter.strong_count() > 0);
+        cutters.extend(session.cutter());
         Ok(Lease { session, idle: &self.idle, _place: place })
+    }
+
+    /// Returns a session that can be used again.
+    async fn rested(&self) -> Option<Session> {
+        loop {
+            let Rested(mut session, since) = self.idle.borrow_mut().pop()?;
+            if since.elapsed() < DOUBTFUL {
+                return Some(session);
+            }
+            match tokio::time::timeout(PATIENCE, session.noop()).await {
+                Ok(Ok(())) => return Some(session),
+                Ok(Err(error)) => tracing::debug!(%error, "a session ended while it rested"),
+                Err(_) => tracing::debug!("a session that rested does not answer"),
+            }
+        }
+    }
+
+    /// Breaks all connections.
+    pub(super) fn cut(&self) {
+        self.idle.borrow_mut().clear();
+        self.cutters.take().iter().filter_map(Weak::upgrade).for_each(|cutter| cutter.cut());
     }
 
     async fn credentials(&self) -> Result<Credentials, Error> {
@@ -66,7 +101,7 @@ impl<'a> Pool<'a> {
     /// Says goodbye on all sessions that are not on loan.
     pub(super) async fn close(&self) {
         let sessions = self.idle.take();
-        futures_util::future::join_all(sessions.into_iter().map(|session| async move {
+        futures_util::future::join_all(sessions.into_iter().map(|Rested(session, _)| async move {
             if let Err(error) = session.logout().await {
                 tracing::debug!(%error, "did not log out");
             }
@@ -77,8 +112,8 @@ impl<'a> Pool<'a> {
 
 impl Lease<'_> {
     /// Puts the session back for others.
-    pub(super) fn give_back(self) {
-        self.idle.borrow_mut().push(self.session);
+    pub fn give_back(self) {
+        self.idle.borrow_mut().push(Rested(self.session, Instant::now()));
     }
 
     /// Puts the session back if `result` shows that it is still in step, and returns the result.

@@ -2,11 +2,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_native_tls::{Certificate, Protocol, TlsConnector};
-use rustix::net::sockopt;
+use rustix::net::{Shutdown, shutdown, sockopt};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -52,26 +53,42 @@ pub enum Tls {
     None,
 }
 
+/// Breaks a connection from outside: whoever waits for it is told at once that it ended.
+#[derive(Debug)]
+pub struct Cutter(OwnedFd);
+
+impl Cutter {
+    /// Breaks the connection.
+    pub fn cut(&self) {
+        if let Err(error) = shutdown(&self.0, Shutdown::Both) {
+            debug!(%error, "a connection that was to be broken had ended already");
+        }
+    }
+}
+
 /// One address of several is given up after this time, so that a dead one (often IPv6) does not use up the whole.
 const ONE_ADDRESS: Duration = Duration::from_secs(10);
 /// A connection that carried nothing for this long is probed; NAT gateways forget silent ones after few minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_COUNT: u32 = 3;
+/// Bytes that nobody acknowledges for this long, in milliseconds, went nowhere.
+const UNACKNOWLEDGED: u32 = 60_000;
 
 impl Connect {
     /// Returns a stream to the server that is safe to send a password over.
     ///
     /// # Errors
     /// [`Error::Unreachable`], [`Error::Certificate`], or [`Error::Configuration`] for no TLS to another machine.
-    pub(super) async fn dial(&self) -> Result<Stream, Error> {
+    pub(super) async fn dial(&self) -> Result<(Stream, Cutter), Error> {
         let late = |_| self.unreachable(format!("no connection within {} seconds", self.connect_timeout.as_secs()));
         timeout(self.connect_timeout, self.dial_at_leisure()).await.map_err(late)?
     }
 
-    async fn dial_at_leisure(&self) -> Result<Stream, Error> {
+    async fn dial_at_leisure(&self) -> Result<(Stream, Cutter), Error> {
         let tcp = self.tcp().await?;
-        match &self.tls {
+        let cutter = tcp.as_fd().try_clone_to_owned().map(Cutter).map_err(|e| self.unreachable(e.to_string()))?;
+        let stream: Stream = match &self.tls {
             Tls::None => {
                 let peer = tcp.peer_addr().map_err(|e| self.unreachable(e.to_string()))?;
                 if !peer.ip().to_canonical().is_loopback() {
@@ -79,10 +96,11 @@ impl Connect {
                     let text = format!("tls = \"none\" is for this machine only, but {host} is {address}");
                     return Err(Error::Configuration(text));
                 }
-                Ok(Box::new(tcp))
+                Box::new(tcp)
             }
-            Tls::Implicit { ca_file, pins } => self.tls(tcp, ca_file.as_deref(), pins).await,
-        }
+            Tls::Implicit { ca_file, pins } => self.tls(tcp, ca_file.as_deref(), pins).await?,
+        };
+        Ok((stream, cutter))
     }
 
     async fn tcp(&self) -> Result<TcpStream, Error> {
@@ -146,6 +164,7 @@ fn tune(tcp: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(tcp, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(tcp, KEEPALIVE_COUNT)?;
+    sockopt::set_tcp_user_timeout(tcp, UNACKNOWLEDGED)?;
     Ok(())
 }
 

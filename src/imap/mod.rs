@@ -30,7 +30,7 @@ mod store;
 mod wire;
 
 pub use append::{Appended, Outgoing};
-pub use connect::{Connect, Tls};
+pub use connect::{Connect, Cutter, Tls};
 pub use connection::Capabilities;
 pub use error::{Error, Retry, Scope};
 pub use fetch::{Body, Fetched, Seen};

@@ -1,10 +1,12 @@
 //! A signed-in connection, and the commands that are too small for a file of their own.
 
+use std::sync::{Arc, Weak};
+
 use super::connection::{Capabilities, Connection};
 use super::name::Namespace;
 use super::select::Selected;
 use super::sign_in::{Credentials, sign_in};
-use super::{Connect, Error, Quirks, RawName};
+use super::{Connect, Cutter, Error, Quirks, RawName};
 use crate::model::MailboxName;
 use crate::step;
 
@@ -22,6 +24,7 @@ pub struct Session {
     pub(super) namespace: Namespace,
     /// QRESYNC is enabled (RFC 7162 §3.2.3).
     pub(super) qresync: bool,
+    pub(super) cutter: Option<Arc<Cutter>>,
 }
 
 impl Session {
@@ -32,7 +35,16 @@ impl Session {
     /// [`Error::Unreachable`], [`Error::Certificate`], [`Error::Configuration`], [`Error::SignIn`],
     /// [`Error::Unavailable`], or those of a connection that breaks.
     pub async fn open(connect: &Connect, credentials: &Credentials) -> Result<Self, Error> {
-        sign_in(connect.dial().await?, connect, credentials).await
+        let (stream, cutter) = connect.dial().await?;
+        let mut session = sign_in(stream, connect, credentials).await?;
+        session.cutter = Some(Arc::new(cutter));
+        Ok(session)
+    }
+
+    /// Returns what breaks the connection while somebody waits for it.
+    #[must_use]
+    pub fn cutter(&self) -> Option<Weak<Cutter>> {
+        self.cutter.as_ref().map(Arc::downgrade)
     }
 
     /// Returns what the server can do, less what the provider is known not to be able to.

@@ -198,5 +198,5 @@ async fn introduce(mut connection: Connection) -> Result<Session, Error> {
             },
         }
     }
-    Ok(Session { connection, namespace, qresync })
+    Ok(Session { connection, namespace, qresync, cutter: None })
 }

@@ -21,6 +21,7 @@ mod store;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use change::{FlagJob, Located, Refused};
 pub use content::{ContentHasher, LineEndings, Message, Source, header_digest};
@@ -29,9 +30,10 @@ pub use error::Error;
 pub use graveyard::Graveyard;
 pub use keywords::Keywords;
 pub use marker::Marker;
-pub use name::{FileRef, unique_name};
+pub use name::{FileRef, letters_of, unique_name, unique_of};
 pub use path::Layout;
 pub use relocate::RemoveJob;
 pub use root::Root;
 pub use scan::{Entry, Foreign, Scan, Stamp};
 pub use store::{Keyed, Maildir};
+pub use watch::{Happened, Watch};
