@@ -13,7 +13,7 @@
 //!
 //! # Where things are
 //!
-//! Dependencies point one way: `main`, [`cli`], [`engine`], then [`imap`], [`maildir`] and [`db`], which do not know each
+//! Dependencies point one way: `main`, [`cli`], [`daemon`], [`engine`], then [`imap`], [`maildir`] and [`db`], which do not know each
 //! other, then [`model`].
 //!
 //! | module | purpose | touches |
@@ -24,6 +24,7 @@
 //! | [`maildir`] | names, scans, durable delivery, the graveyard | disk |
 //! | [`db`] | links, cursors, journal; the only writer | SQLite |
 //! | [`config`], [`auth`] | validated settings; where passwords come from | files, environment |
+//! | [`daemon`] | one loop for each account over all that can happen; the control socket | all of the above |
 //! | [`cli`] | one file per command; what is printed; exit codes | terminal |
 //! | [`step`] | the places at which a test can make the process die | nothing |
 //!
@@ -58,6 +59,7 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod db;
 pub mod engine;
 pub mod imap;

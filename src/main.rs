@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use indicatif::MultiProgress;
@@ -13,6 +14,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// The engine waits far more than it computes.
 const WORKERS: usize = 2;
+/// How long it is waited at the end for what blocks.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // Whatever is made is the user's alone, also where no mode is given.
@@ -48,9 +51,16 @@ fn raise_limit_of_files() {
 
 fn start(cli: Cli, bars: MultiProgress) -> Result<Exit, cli::Failure> {
     let cannot = |error| cli::Failure { exit: Exit::Partial, text: format!("cannot start threads: {error}") };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().map_err(cannot)?;
-    runtime.block_on(cli::run(cli, bars))
+    let mut builder = if cli.is_daemon() {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = builder.worker_threads(WORKERS).enable_all().build().map_err(cannot)?;
+    let end = runtime.block_on(cli::run(cli, bars));
+    // What still blocks then is as good as killed: whatever it is at is found again by its intent.
+    runtime.shutdown_timeout(PATIENCE);
+    end
 }
 
 fn log_to_standard_error(cli: &Cli, bars: MultiProgress) {

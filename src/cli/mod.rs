@@ -2,9 +2,11 @@
 
 mod approve;
 mod exit;
+mod live;
 mod log;
 pub mod output;
 mod progress;
+mod run;
 mod signals;
 mod status;
 mod sync;
@@ -81,10 +83,19 @@ enum Command {
     Status(status::Args),
     Approve(approve::Args),
     Log(log::Args),
+    Run(run::Args),
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+impl Cli {
+    /// Tells whether this is the daemon, which is to be small.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
 }
 
 impl Global {
@@ -171,6 +182,7 @@ pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
         Command::Status(args) => status::run(&args, &config, paint).await,
         Command::Approve(args) => approve::run(&args, &config).await,
         Command::Log(args) => log::run(&args, &config).await,
+        Command::Run(run::Args {}) => run::run(config).await,
     }
 }
 
@@ -210,6 +222,8 @@ mod tests {
             "sync a b --mailbox INBOX --mailbox Lists/** --dry-run --full --json",
             "status",
             "status a --json",
+            "run",
+            "status --watch",
             "approve a",
             "approve a --mailbox INBOX --undo",
             "log a --mailbox INBOX --since 2h --json",

@@ -6,6 +6,9 @@
 mod account;
 mod cli;
 mod crash;
+mod daemon;
+mod daemon_there;
+mod daemon_trouble;
 mod dovecot;
 mod faults_bytes;
 mod faults_config;

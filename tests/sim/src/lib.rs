@@ -79,7 +79,7 @@ impl Server {
     /// # Errors
     /// If no loopback port can be opened.
     pub fn start(profile: Profile) -> io::Result<Self> {
-        let (listener, server, stopped) = Self::open(profile)?;
+        let (listener, server, stopped) = Self::open(profile, 0)?;
         tokio::spawn(accept(listener, server.shared.clone(), stopped));
         Ok(server)
     }
@@ -89,7 +89,15 @@ impl Server {
     /// # Errors
     /// If no loopback port or no thread can be had.
     pub fn spawn(profile: Profile) -> io::Result<Self> {
-        let (listener, mut server, stopped) = Self::open(profile)?;
+        Self::spawn_on(profile, 0)
+    }
+
+    /// Starts a server like [`Self::spawn`] on the port that an earlier one had: to the client it was restarted.
+    ///
+    /// # Errors
+    /// If the port is taken, or no thread can be had.
+    pub fn spawn_on(profile: Profile, port: u16) -> io::Result<Self> {
+        let (listener, mut server, stopped) = Self::open(profile, port)?;
         let shared = server.shared.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || runtime.block_on(accept(listener, shared, stopped));
@@ -97,8 +105,8 @@ impl Server {
         Ok(server)
     }
 
-    fn open(profile: Profile) -> io::Result<(TcpListener, Self, oneshot::Receiver<()>)> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    fn open(profile: Profile, port: u16) -> io::Result<(TcpListener, Self, oneshot::Receiver<()>)> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let (stop, stopped) = oneshot::channel();
