@@ -11,6 +11,8 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The engine waits far more than it computes.
 const WORKERS: usize = 2;
@@ -30,7 +32,13 @@ fn main() -> ExitCode {
         }
     };
     let bars = MultiProgress::new();
-    log_to_standard_error(&cli, bars.clone());
+    match journal().filter(|_| cli.is_daemon()) {
+        Some(journal) => tracing_subscriber::registry()
+            .with(EnvFilter::new(cli.global.log_filter()))
+            .with(journal.with_field_prefix(None))
+            .init(),
+        None => log_to_standard_error(&cli, bars.clone()),
+    }
     match start(cli, bars) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -61,6 +69,17 @@ fn start(cli: Cli, bars: MultiProgress) -> Result<Exit, cli::Failure> {
     // What still blocks then is as good as killed: whatever it is at is found again by its intent.
     runtime.shutdown_timeout(PATIENCE);
     end
+}
+
+/// Returns the journal, if that is where standard error leads: so fields stay fields.
+fn journal() -> Option<tracing_journald::Layer> {
+    // Device and inode of the stream (systemd.exec(5)).
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    let stderr = rustix::fs::fstat(io::stderr()).ok()?;
+    if stream != format!("{}:{}", stderr.st_dev, stderr.st_ino) {
+        return None;
+    }
+    tracing_journald::layer().ok()
 }
 
 fn log_to_standard_error(cli: &Cli, bars: MultiProgress) {

@@ -7,6 +7,7 @@ mod log;
 pub mod output;
 mod progress;
 mod run;
+mod service;
 mod signals;
 mod status;
 mod sync;
@@ -84,6 +85,7 @@ enum Command {
     Approve(approve::Args),
     Log(log::Args),
     Run(run::Args),
+    Service(service::Args),
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
@@ -168,7 +170,8 @@ impl From<serde_json::Error> for Failure {
 /// # Errors
 /// [`Failure`], which is still to be said.
 pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
-    let config = Config::load(cli.global.config.as_deref())?;
+    let file = cli.global.config;
+    let load = || Config::load(file.as_deref());
     let paint = output::Paint(output::wants_color(cli.global.color, &io::stdout()));
     match cli.command {
         Command::Sync(args) => {
@@ -177,12 +180,13 @@ pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
                 (false, true) => progress::Show::Bars(bars),
                 (false, false) => progress::Show::Lines,
             };
-            sync::run(&args, &config, &show, paint).await
+            sync::run(&args, &load()?, &show, paint).await
         }
-        Command::Status(args) => status::run(&args, &config, paint).await,
-        Command::Approve(args) => approve::run(&args, &config).await,
-        Command::Log(args) => log::run(&args, &config).await,
-        Command::Run(run::Args {}) => run::run(config).await,
+        Command::Status(args) => status::run(&args, &load()?, paint).await,
+        Command::Approve(args) => approve::run(&args, &load()?).await,
+        Command::Log(args) => log::run(&args, &load()?).await,
+        Command::Service(args) => service::run(&args, file.as_deref()),
+        Command::Run(run::Args {}) => run::run(load()?, file).await,
     }
 }
 
@@ -224,6 +228,8 @@ mod tests {
             "status a --json",
             "run",
             "status --watch",
+            "service install",
+            "service status",
             "approve a",
             "approve a --mailbox INBOX --undo",
             "log a --mailbox INBOX --since 2h --json",

@@ -1,5 +1,7 @@
 //! `postkeep run`: the daemon.
 
+use std::path::PathBuf;
+
 use super::{Exit, Failure};
 use crate::config::{Config, prepare_state_dir};
 use crate::daemon;
@@ -9,11 +11,12 @@ use crate::daemon;
 pub(super) struct Args {}
 
 /// Runs the command.
-pub(super) async fn run(config: Config) -> Result<Exit, Failure> {
+pub(super) async fn run(config: Config, config_file: Option<PathBuf>) -> Result<Exit, Failure> {
     prepare_state_dir(&config.daemon.state_dir)?;
     let stop = super::signals::stop_on_signal()
         .map_err(|error| Failure { exit: Exit::Partial, text: format!("cannot listen for signals: {error}") })?;
-    match daemon::run(daemon::Start { config, stop }).await {
+    let reload = Box::new(move || Config::load(config_file.as_deref()).map_err(|error| error.to_string()));
+    match daemon::run(daemon::Start { config, reload, stop }).await {
         Ok(()) => Ok(Exit::Done),
         Err(error) => {
             let exit = if matches!(error, daemon::Error::Running(_)) { Exit::Busy } else { Exit::Partial };

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{account, clock};
@@ -118,14 +118,15 @@ struct Pending {
 }
 
 /// Returns where things are told, and what starts the programs.
-pub(super) fn hooks(settings: config::Hooks) -> (Hooks, impl Future<Output = ()>) {
+pub(super) fn hooks(settings: watch::Receiver<config::Hooks>) -> (Hooks, impl Future<Output = ()>) {
     let (tell, told) = mpsc::unbounded_channel();
     (Hooks(tell), serve(settings, told))
 }
 
-async fn serve(settings: config::Hooks, mut told: mpsc::UnboundedReceiver<Message>) {
+async fn serve(changing: watch::Receiver<config::Hooks>, mut told: mpsc::UnboundedReceiver<Message>) {
     let mut pending = Pending::default();
     loop {
+        let settings = changing.borrow().clone();
         let due = pending.due().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
         tokio::select! {
             message = told.recv() => match message {

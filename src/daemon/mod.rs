@@ -10,7 +10,9 @@ mod control;
 mod hooks;
 mod live;
 mod local;
+mod metrics;
 mod network;
+mod probe;
 mod remote;
 mod retry;
 mod supervisor;
@@ -18,4 +20,5 @@ mod systemd;
 
 pub use control::{Answer, Client, Request};
 pub use live::{Live, LiveAccount, LiveMailbox, State, Total};
+pub use probe::{Protection, protections};
 pub use supervisor::{Error, Start, run};

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 
@@ -12,9 +13,11 @@ use super::clock::{self, Ticks};
 use super::control::{self, Answer, Control, Request};
 use super::hooks::{Hooks, hooks};
 use super::live::{Board, Live, LiveAccount, State};
+use super::metrics::Metrics;
 use super::network::Network;
+use super::probe;
 use super::systemd::Systemd;
-use crate::config::{Account, Config, Filter, Pattern};
+use crate::config::{self, Account, Config, Daemon, Filter, Pattern};
 use crate::engine;
 use crate::engine::report::Approve;
 
@@ -29,6 +32,8 @@ const HANGS: Duration = Duration::from_secs(120);
 pub struct Start {
     /// The settings.
     pub config: Config,
+    /// Reads the settings again; a text says what is wrong with them.
+    pub reload: Box<dyn Fn() -> Result<Config, String>>,
     /// Becomes true when it is to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -69,6 +74,8 @@ struct Kept {
     board: Board,
     beat: watch::Receiver<Duration>,
     begun: watch::Receiver<bool>,
+    settings: Account,
+    stop: watch::Sender<bool>,
 }
 
 /// What an account's task ends with.
@@ -77,6 +84,10 @@ type Ended = (String, Result<(), engine::Error>);
 struct Supervisor {
     start: Start,
     accounts: BTreeMap<String, Kept>,
+    /// Accounts that are to end, and the settings that they are to begin anew with, if any.
+    ending: BTreeMap<String, Option<Account>>,
+    tell_hooks: watch::Sender<config::Hooks>,
+    metrics: Option<Metrics>,
     tasks: JoinSet<Ended>,
     hooks: Hooks,
     systemd: Systemd,
@@ -94,10 +105,16 @@ pub async fn run(start: Start) -> Result<(), Error> {
         io::ErrorKind::AddrInUse => Error::Running(socket.display().to_string()),
         _ => Error::Control { path: socket.display().to_string(), source },
     })?;
-    let (hooks, serve_hooks) = hooks(start.config.hooks.clone());
+    probe::tell();
+    let (tell_hooks, settings) = watch::channel(start.config.hooks.clone());
+    let (hooks, serve_hooks) = hooks(settings);
+    let metrics = start.config.daemon.metrics_file.clone().map(Metrics::new);
     let mut supervisor = Supervisor {
         start,
         accounts: BTreeMap::new(),
+        ending: BTreeMap::new(),
+        tell_hooks,
+        metrics,
         tasks: JoinSet::new(),
         hooks,
         systemd: Systemd::from_environment(),
@@ -124,7 +141,8 @@ impl Supervisor {
         let (tell, told) = mpsc::unbounded_channel();
         let (beat, beats) = watch::channel(clock::now());
         let (begun, has_begun) = watch::channel(false);
-        let board = Board::new(&name);
+        let (stop, stopped) = watch::channel(false);
+        let (board, settings) = (Board::new(&name), account.clone());
         let keeper = Keeper {
             account,
             state_dir: self.start.config.daemon.state_dir.clone(),
@@ -132,11 +150,11 @@ impl Supervisor {
             hooks: self.hooks.clone(),
             beat,
             begun,
-            stop: self.start.stop.clone(),
+            stop: stopped,
         };
         let (tell_own, own_name) = (tell.clone(), name.clone());
         self.tasks.spawn_local(async move { (own_name, keeper.keep(tell_own, told).await) });
-        self.accounts.insert(name, Kept { tell, board, beat: beats, begun: has_begun });
+        self.accounts.insert(name, Kept { tell, board, beat: beats, begun: has_begun, settings, stop });
     }
 
     async fn supervise(&mut self, control: &Control) -> Result<(), Error> {
@@ -144,15 +162,7 @@ impl Supervisor {
         // Without it changes are noticed by what no longer answers.
         let mut network = Network::watch().inspect_err(|error| tracing::info!(%error, "cannot watch the network")).ok();
         let mut stop = self.start.stop.clone();
-        let (tell_begun, mut begun) = mpsc::unbounded_channel();
-        for kept in self.accounts.values() {
-            let (mut has_begun, tell) = (kept.begun.clone(), tell_begun.clone());
-            tokio::task::spawn_local(async move {
-                // Its end is told otherwise.
-                let _ = has_begun.wait_for(|begun| *begun).await;
-                let _ = tell.send(());
-            });
-        }
+        let mut hangups = signal(SignalKind::hangup())?;
         loop {
             self.tell_systemd();
             tokio::select! {
@@ -168,7 +178,8 @@ impl Supervisor {
                         network = None;
                     }
                 },
-                _ = begun.recv() => {}
+                _ = hangups.recv() => self.reload(),
+                () = begun(&self.accounts), if !self.is_ready => {}
                 stream = control.accept() => match stream {
                     Ok(stream) => self.serve(stream),
                     Err(error) => tracing::warn!(%error, "somebody could not ask"),
@@ -186,18 +197,60 @@ impl Supervisor {
     }
 
     fn ended(&mut self, ended: Result<Ended, JoinError>) -> Result<(), Error> {
-        match ended {
-            Ok((_, Ok(()))) => Ok(()),
-            Ok((account, Err(source))) => Err(Error::Account { account, source: Box::new(source) }),
-            Err(error) if error.is_cancelled() => Ok(()),
-            Err(error) => Err(error.into()),
+        let (account, result) = ended?;
+        result.map_err(|source| Error::Account { account: account.clone(), source: Box::new(source) })?;
+        self.accounts.remove(&account);
+        if let Some(settings) = self.ending.remove(&account).flatten() {
+            self.begin(settings);
         }
+        Ok(())
+    }
+
+    /// Reads the settings again, and begins those accounts anew whose settings are others. With settings that are wrong
+    /// nothing changes.
+    fn reload(&mut self) {
+        self.systemd.reloading();
+        match (self.start.reload)() {
+            Ok(config) => self.apply(config),
+            Err(error) => tracing::error!(error, "the configuration is wrong, so the old one holds"),
+        }
+        self.systemd.ready();
+    }
+
+    fn apply(&mut self, config: Config) {
+        let old = &self.start.config.daemon;
+        if (&config.daemon.state_dir, &config.daemon.socket) != (&old.state_dir, &old.socket) {
+            tracing::warn!("state_dir and socket are what they were until the daemon is started again");
+        }
+        if config.daemon.metrics_file != old.metrics_file {
+            self.metrics = config.daemon.metrics_file.clone().map(Metrics::new);
+        }
+        self.tell_hooks.send_replace(config.hooks.clone());
+        let now: BTreeMap<&str, &Account> =
+            self.accounts.iter().map(|(n, kept)| (n.as_str(), &kept.settings)).collect();
+        let changes = changes(&now, &config.accounts);
+        tracing::info!(changed = changes.len(), "read the configuration again");
+        for (name, settings) in changes {
+            match (self.accounts.get(&name), settings) {
+                (Some(kept), settings) => {
+                    kept.stop.send_replace(true);
+                    self.ending.insert(name, settings);
+                }
+                (None, Some(settings)) => self.begin(settings),
+                (None, None) => {}
+            }
+        }
+        let Daemon { state_dir, socket, .. } = self.start.config.daemon.clone();
+        self.start.config = Config { daemon: Daemon { state_dir, socket, ..config.daemon }, ..config };
     }
 
     /// Tells systemd whether the daemon is ready, what it does, and, if every loop turns, that it is alive.
     fn tell_systemd(&mut self) {
         let live: Vec<LiveAccount> = self.accounts.values().map(|kept| kept.board.read()).collect();
         self.systemd.status(sentence(&live));
+        if let Some(metrics) = &mut self.metrics {
+            metrics.write(&live);
+        }
         if !self.is_ready && self.accounts.values().all(|kept| *kept.begun.borrow()) {
             self.is_ready = true;
             self.systemd.ready();
@@ -245,6 +298,9 @@ impl Supervisor {
 
     async fn end(&mut self) -> Result<(), Error> {
         self.systemd.stopping();
+        for kept in self.accounts.values() {
+            kept.stop.send_replace(true);
+        }
         let rest = async {
             while let Some(ended) = self.tasks.join_next().await {
                 if let Err(error) = ended {
@@ -257,6 +313,30 @@ impl Supervisor {
         }
         Ok(())
     }
+}
+
+/// Waits until it is known of one more account whether it can be mirrored.
+async fn begun(accounts: &BTreeMap<String, Kept>) {
+    let waiting = accounts.values().map(|kept| kept.begun.clone()).filter(|begun| !*begun.borrow());
+    let waits = waiting.map(|mut begun| {
+        Box::pin(async move {
+            // Its end is told otherwise.
+            let _ = begun.wait_for(|begun| *begun).await;
+        })
+    });
+    let waits: Vec<_> = waits.collect();
+    if waits.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    futures_util::future::select_all(waits).await;
+}
+
+/// Returns the accounts that are to end, and those that are to begin with the settings that they have then.
+fn changes(now: &BTreeMap<&str, &Account>, wanted: &[Account]) -> BTreeMap<String, Option<Account>> {
+    let new = wanted.iter().filter(|account| now.get(account.name.as_str()) != Some(account));
+    let begin = new.map(|account| (account.name.clone(), Some(account.clone())));
+    let gone = now.keys().filter(|name| wanted.iter().all(|account| account.name != **name));
+    gone.map(|name| ((*name).to_owned(), None)).chain(begin).collect()
 }
 
 async fn changed(network: &mut Option<Network>) -> io::Result<()> {

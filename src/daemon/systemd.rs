@@ -44,6 +44,12 @@ impl Systemd {
         self.send("READY=1");
     }
 
+    /// The daemon reads its configuration again; to be followed by [`Self::ready`].
+    pub(super) fn reloading(&self) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}", now.tv_sec * 1_000_000 + now.tv_nsec / 1000));
+    }
+
     /// The daemon ends.
     pub(super) fn stopping(&self) {
         self.send("STOPPING=1");

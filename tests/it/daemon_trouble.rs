@@ -6,7 +6,7 @@ use postkeep_sim::{At, Fault, Profile, Server, When};
 use rustix::process::Signal;
 
 use crate::account::Account;
-use crate::daemon::{Daemon, NO_SWEEP, message, scene};
+use crate::daemon::{Daemon, NO_SWEEP, PATIENCE, message, scene};
 
 #[test]
 fn a_killed_daemon_goes_on_where_it_was() {
@@ -24,6 +24,18 @@ fn a_killed_daemon_goes_on_where_it_was() {
     daemon.until_equal(&account, &server);
 }
 
+/// Starts a server on a port that one had before, once nobody who was given the port meanwhile has it any more.
+fn restarted(port: u16) -> Server {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Server::spawn_on(Profile::Full, port) {
+            Ok(server) => return server,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn a_server_that_goes_away_and_comes_back_is_found_again() {
     let account;
@@ -34,12 +46,12 @@ fn a_server_that_goes_away_and_comes_back_is_found_again() {
     };
     let daemon = Daemon::start(&account);
     daemon.until("the failure", || daemon.log().contains("cannot be mirrored now"));
-    let server = Server::spawn_on(Profile::Full, port).unwrap();
+    let server = restarted(port);
     server.state().append("INBOX", &message("a"), &[], 1000);
     daemon.until_equal(&account, &server);
     daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
     drop(server);
-    let server = Server::spawn_on(Profile::Full, port).unwrap();
+    let server = restarted(port);
     server.state().append("INBOX", &message("a"), &[], 1000);
     server.state().append("INBOX", &message("b"), &[], 1000);
     daemon.until_equal(&account, &server);

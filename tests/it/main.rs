@@ -7,6 +7,7 @@ mod account;
 mod cli;
 mod crash;
 mod daemon;
+mod daemon_control;
 mod daemon_there;
 mod daemon_trouble;
 mod dovecot;
