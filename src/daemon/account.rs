@@ -34,6 +34,8 @@ pub(super) enum Event {
     HereUnwatched,
     /// The machine was suspended, or has another network: all that is known of connections is void.
     Fresh(&'static str),
+    /// The account is to be left, as soon as nothing is under way.
+    Leave,
     /// Somebody asks for something.
     Asked(Ask),
 }
@@ -69,6 +71,9 @@ const LOOK_HERE: Duration = Duration::from_secs(10);
 
 /// A pass that tells nothing for so long hangs. (A server that is silent is given up by its session much earlier.)
 const HANGS: Duration = Duration::from_secs(15 * 60);
+
+/// How long a server may take to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How often the loop turns, if nothing happens.
 const TURN: Duration = Duration::from_secs(30);
@@ -107,6 +112,10 @@ struct Loop<'a> {
     look_here: Option<Duration>,
     /// It is known whether files can be watched.
     files_told: bool,
+    /// Tells those who watch the server whether the account can be mirrored.
+    works: watch::Sender<bool>,
+    /// It is to end, as soon as nothing is under way.
+    leaves: bool,
 }
 
 impl Keeper {
@@ -125,19 +134,24 @@ impl Keeper {
             // One connection is for passes.
             let watchers = self.account.watch.iter().take(self.account.connections.saturating_sub(1));
             let names: Vec<MailboxName> = watchers.map(|name| MailboxName::from(name.as_str())).collect();
+            let (tell_works, works) = watch::channel(false);
             let there = names.iter().map(|name| {
-                remote::watch(&mirror, name, |told| {
+                remote::watch(&mirror, name, works.clone(), |told| {
                     // Nobody listens when all ends.
                     let _ = tell.send(Event::There(told));
                 })
             });
             let there = join_all(there);
             let here = local::watch(&mirror, &self.account.maildir, &tell);
-            let mut turning = Loop::new(self);
-            tokio::select! {
+            let mut turning = Loop::new(self, tell_works);
+            let result = tokio::select! {
                 result = turning.turn(&mirror, &mut told) => result,
                 ((), ()) = async { tokio::join!(async { there.await; std::future::pending().await }, here) } => Ok(()),
+            };
+            if tokio::time::timeout(GOODBYE, mirror.close()).await.is_err() {
+                tracing::debug!(account = self.account.name, "the server took too long to say goodbye");
             }
+            result
         };
         tokio::select! {
             result = work => result,
@@ -187,7 +201,7 @@ impl Keeper {
 }
 
 impl<'a> Loop<'a> {
-    fn new(keeper: &'a Keeper) -> Self {
+    fn new(keeper: &'a Keeper, works: watch::Sender<bool>) -> Self {
         let agenda = Agenda::new(clock::now(), keeper.account.poll_interval);
         Self {
             keeper,
@@ -199,6 +213,8 @@ impl<'a> Loop<'a> {
             failure: None,
             look_here: None,
             files_told: false,
+            works,
+            leaves: false,
         }
     }
 
@@ -210,7 +226,7 @@ impl<'a> Loop<'a> {
                 None => return Ok(()),
             }
         }
-        loop {
+        while !self.leaves {
             self.keeper.beat.send_replace(clock::now());
             if let Some(ask) = self.asked.pop_front() {
                 self.answer(mirror, told, ask).await?;
@@ -232,6 +248,7 @@ impl<'a> Loop<'a> {
                 () = tokio::time::sleep(wakes.saturating_sub(now).min(TURN)) => {}
             }
         }
+        Ok(())
     }
 
     /// Takes note of what happened.
@@ -245,6 +262,8 @@ impl<'a> Loop<'a> {
             Event::There(Told::Changed(mailbox)) => self.agenda.mark(&mailbox, Change::There, now),
             Event::There(Told::Ended(mailbox)) => {
                 self.keeper.board.set(|live| live.watched.retain(|name| *name != mailbox.to_string()));
+                // What ended this may have ended everything.
+                self.agenda.mark(&mailbox, Change::There, now);
             }
             Event::Here(files) => self.take_files(files, now),
             Event::HereUnwatched => {
@@ -262,6 +281,7 @@ impl<'a> Loop<'a> {
                 self.failures = 0;
                 self.agenda.refresh(now);
             }
+            Event::Leave => self.leaves = true,
             Event::Asked(ask) => self.asked.push_back(ask),
         }
     }
@@ -396,6 +416,7 @@ impl<'a> Loop<'a> {
             tracing::info!(account, failures = self.failures, "mirrored again");
         }
         (self.failures, self.failure) = (0, None);
+        self.works.send_replace(true);
         let total = report.total();
         self.keeper.board.set(|live| {
             (live.problem, live.failures, live.retry_at) = (None, 0, None);
@@ -431,6 +452,7 @@ impl<'a> Loop<'a> {
             tracing::warn!(account, error = text, seconds = pause.as_secs(), "the account cannot be mirrored now");
         }
         self.failure = Some(text.clone());
+        self.works.send_replace(false);
         self.agenda.rest(clock::now() + pause);
         self.keeper.show_failure(&text, self.failures, pause);
         self.keeper.hooks.failed(account, error.outcome());

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::retry::{dice, pace, pause};
 use crate::engine::{Error, Mirror};
 use crate::imap::{self, IdleEnd, Selected};
@@ -24,9 +26,19 @@ pub(super) enum Told {
 }
 
 /// Watches a mailbox for ever, with a new session whenever one ends; returns only where the server has no IDLE.
-pub(super) async fn watch(mirror: &Mirror<'_>, mailbox: &MailboxName, tell: impl Fn(Told)) {
+///
+/// While `works` is not true, nothing is tried: a server that refuses everything is asked by one only.
+pub(super) async fn watch(
+    mirror: &Mirror<'_>,
+    mailbox: &MailboxName,
+    mut works: watch::Receiver<bool>,
+    tell: impl Fn(Told),
+) {
     let mut failures = 0;
     loop {
+        if works.wait_for(|works| *works).await.is_err() {
+            return;
+        }
         let result = watch_once(mirror, mailbox, &tell, &mut failures).await;
         tell(Told::Ended(mailbox.clone()));
         let Err(error) = result;

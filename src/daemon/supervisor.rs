@@ -214,7 +214,8 @@ impl Supervisor {
             Ok(config) => self.apply(config),
             Err(error) => tracing::error!(error, "the configuration is wrong, so the old one holds"),
         }
-        self.systemd.ready();
+        // Else it is told by the next look.
+        self.is_ready = self.systemd.ready();
     }
 
     fn apply(&mut self, config: Config) {
@@ -233,7 +234,9 @@ impl Supervisor {
         for (name, settings) in changes {
             match (self.accounts.get(&name), settings) {
                 (Some(kept), settings) => {
-                    kept.stop.send_replace(true);
+                    // What it is at is brought to an end: nobody else may begin in the middle of it. It has ended
+                    // already if nobody hears this.
+                    let _ = kept.tell.send(Event::Leave);
                     self.ending.insert(name, settings);
                 }
                 (None, Some(settings)) => self.begin(settings),
@@ -252,8 +255,7 @@ impl Supervisor {
             metrics.write(&live);
         }
         if !self.is_ready && self.accounts.values().all(|kept| *kept.begun.borrow()) {
-            self.is_ready = true;
-            self.systemd.ready();
+            self.is_ready = self.systemd.ready();
         }
         let now = clock::now();
         let turns = |kept: &Kept| now.saturating_sub(*kept.beat.borrow()) < HANGS;

@@ -24,7 +24,10 @@ impl Systemd {
                     Some(name) => SocketAddr::from_abstract_name(name)?,
                     None => SocketAddr::from_pathname(Path::new(&name))?,
                 };
-                Ok((UnixDatagram::unbound()?, address))
+                let socket = UnixDatagram::unbound()?;
+                // Nothing waits for systemd, whatever that is busy with.
+                socket.set_nonblocking(true)?;
+                Ok((socket, address))
             };
             open().inspect_err(|error| tracing::warn!(%error, "cannot talk to systemd")).ok()
         });
@@ -39,9 +42,9 @@ impl Systemd {
         self.watchdog
     }
 
-    /// The daemon does what it is for.
-    pub(super) fn ready(&self) {
-        self.send("READY=1");
+    /// The daemon does what it is for. Returns whether that could be told.
+    pub(super) fn ready(&self) -> bool {
+        self.send("READY=1")
     }
 
     /// The daemon reads its configuration again; to be followed by [`Self::ready`].
@@ -62,17 +65,19 @@ impl Systemd {
 
     /// Tells in a sentence what the daemon does, if that is another one than before.
     pub(super) fn status(&mut self, sentence: String) {
-        if sentence != self.status {
-            self.send(&format!("STATUS={sentence}"));
+        if sentence != self.status && self.send(&format!("STATUS={sentence}")) {
             self.status = sentence;
         }
     }
 
-    fn send(&self, text: &str) {
-        if let Some((socket, address)) = &self.socket
-            && let Err(error) = socket.send_to_addr(text.as_bytes(), address)
-        {
-            tracing::debug!(%error, text, "systemd was not told");
+    fn send(&self, text: &str) -> bool {
+        let Some((socket, address)) = &self.socket else { return true };
+        match socket.send_to_addr(text.as_bytes(), address) {
+            Ok(_) => true,
+            Err(error) => {
+                tracing::debug!(%error, text, "systemd was not told");
+                false
+            }
         }
     }
 }
