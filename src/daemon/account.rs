@@ -256,14 +256,14 @@ impl<'a> Loop<'a> {
         let now = clock::now();
         match event {
             Event::There(Told::Began(mailbox)) => {
-                self.agenda.mark(&mailbox, Change::There, now);
+                self.agenda.mark(&mailbox, self.there(), now);
                 self.keeper.board.set(|live| live.watched.push(mailbox.to_string()));
             }
-            Event::There(Told::Changed(mailbox)) => self.agenda.mark(&mailbox, Change::There, now),
+            Event::There(Told::Changed(mailbox)) => self.agenda.mark(&mailbox, self.there(), now),
             Event::There(Told::Ended(mailbox)) => {
                 self.keeper.board.set(|live| live.watched.retain(|name| *name != mailbox.to_string()));
                 // What ended this may have ended everything.
-                self.agenda.mark(&mailbox, Change::There, now);
+                self.agenda.mark(&mailbox, self.there(), now);
             }
             Event::Here(files) => self.take_files(files, now),
             Event::HereUnwatched => {
@@ -284,6 +284,11 @@ impl<'a> Loop<'a> {
             Event::Leave => self.leaves = true,
             Event::Asked(ask) => self.asked.push_back(ask),
         }
+    }
+
+    /// Returns what is known to have happened when the server tells of a change.
+    fn there(&self) -> Change {
+        if self.look_here.is_none() { Change::There } else { Change::Both }
     }
 
     fn take_files(&mut self, files: Files, now: Duration) {

@@ -79,10 +79,10 @@ impl Agenda {
     pub(super) fn mark(&mut self, mailbox: &MailboxName, change: Change, now: Duration) {
         let calm = match change {
             Change::Here => CALM_HERE,
-            Change::There => CALM_THERE,
+            Change::There | Change::Both => CALM_THERE,
         };
         let dirty = self.dirty.entry(mailbox.clone()).or_insert(Dirty { change, first: now, last: now, due: now });
-        dirty.change = dirty.change.max(change);
+        dirty.change = dirty.change.and(change);
         dirty.last = now;
         dirty.due = dirty.due.max((now + calm).min(dirty.first + LONGEST_CALM));
         // What happened is a new reason to try.
@@ -160,9 +160,9 @@ impl Agenda {
                 n => (FIRST_PAUSE * 2u32.saturating_pow(n - 1)).min(LONGEST_PAUSE),
             };
             let due = now + pause;
-            let fresh = Dirty { change: Change::There, first: now, last: Duration::ZERO, due };
+            let fresh = Dirty { change: Change::Both, first: now, last: Duration::ZERO, due };
             let dirty = self.dirty.entry(mailbox.clone()).or_insert(fresh);
-            dirty.change = Change::There;
+            dirty.change = Change::Both;
             dirty.due = dirty.due.min(due);
         }
         if let Work::Some(mailboxes) = work {
@@ -179,7 +179,7 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Change::{Here, There};
+    use Change::{Both, Here, There};
 
     const SWEEP: Duration = Duration::from_secs(300);
 
@@ -215,9 +215,10 @@ mod tests {
             agenda.mark(&"a".into(), Here, ms(at));
         }
         agenda.mark(&"b".into(), There, ms(85));
-        assert_eq!(agenda.wakes(), ms(90));
-        assert_eq!(agenda.next(ms(89)), None);
-        assert_eq!(agenda.next(ms(95)), some(&[("a", Here), ("b", There)]));
+        agenda.mark(&"a".into(), There, ms(85));
+        assert_eq!(agenda.wakes(), ms(95));
+        assert_eq!(agenda.next(ms(94)), None);
+        assert_eq!(agenda.next(ms(95)), some(&[("a", Both), ("b", There)]));
         assert_eq!(agenda.next(ms(95)), None);
     }
 
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(agenda.wakes(), ms(100));
         let (mut now, mut pauses) = (ms(100), Vec::new());
         for _ in 0..10 {
-            assert_eq!(agenda.next(now), some(&[("a", There)]));
+            assert_eq!(agenda.next(now), some(&[("a", Both)]));
             agenda.finish(&work, &left(false), ms(5), now);
             pauses.push((agenda.wakes() - now).as_millis());
             now = agenda.wakes();

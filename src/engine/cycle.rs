@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub maildir: Option<Arc<Maildir>>,
     /// STATUS says that something may have changed on the server.
     pub changed_there: bool,
+    /// Those who watch its files told of no change: they are looked at only where something else asks for it.
+    pub calm_here: bool,
     /// Both sides are to be paired by content, whatever the numbers say.
     pub unite: bool,
     /// It is gone from the server: two LISTs did not name it, and SELECT was refused.
@@ -68,14 +70,14 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     if job.gone {
         return examine_gone(pass, job).await;
     }
-    let Job { mut mailbox, maildir, changed_there, unite, .. } = job;
+    let Job { mut mailbox, maildir, changed_there, calm_here, unite, .. } = job;
     let id = mailbox.id;
     let day_old = mailbox.listed_at.is_none_or(|at| pass.now() - at > 24 * 60 * 60);
     let full = pass.options.full || mailbox.must_list || day_old || unite;
     let look_there = full || changed_there || mailbox.cursor.is_none();
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
-    let look_here =
-        full || mailbox.must_scan || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
+    let moved = || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
+    let look_here = full || mailbox.must_scan || !calm_here && moved();
     let pending = pass.db.read(move |tx| tx.pending(id)).await?;
     if !look_there && !look_here && pending.is_empty() {
         return Ok(None);
@@ -125,8 +127,15 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         None => Mask::all(),
     };
     let remote_mask = Mask { known: selected.permanent.clone(), any_keyword: selected.any_keyword };
-    let touches_links =
-        observed.as_ref().is_some_and(|o| !o.remote.messages.is_empty() || o.remote.gone.iter().len() > 0);
+    let touches_links = match &observed {
+        Some(o) if o.remote.gone.iter().len() > 0 => true,
+        // What is new there has no file here yet.
+        Some(o) => {
+            let uids: UidSet = o.remote.messages.keys().copied().collect();
+            !uids.is_empty() && pass.db.read(move |tx| Ok(!tx.links_of_uids(id, &uids)?.is_empty())).await?
+        }
+        None => false,
+    };
     let scanned = match &maildir {
         Some(maildir) if look_here || touches_links || fresh || !pending.is_empty() => {
             let read = match early {

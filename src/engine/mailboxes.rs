@@ -112,8 +112,9 @@ pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName
         };
         let place = Place { mailbox: mailbox.clone(), maildir: Arc::clone(&maildir) };
         out.places.insert(name.clone(), place);
-        let changed_there = *change == Change::There;
-        out.jobs.push(Job { mailbox, maildir: Some(maildir), changed_there, unite: false, gone: false });
+        let (changed_there, calm_here) = (*change != Change::Here, *change == Change::There);
+        let maildir = Some(maildir);
+        out.jobs.push(Job { mailbox, maildir, changed_there, calm_here, unite: false, gone: false });
     }
     Ok(out)
 }
@@ -284,7 +285,7 @@ impl Round<'_, '_> {
             }
             _ => true,
         };
-        self.out.jobs.push(Job { mailbox, maildir, changed_there, unite: self.unite, gone: false });
+        self.out.jobs.push(Job { mailbox, maildir, changed_there, calm_here: false, unite: self.unite, gone: false });
     }
 
     async fn insert(&mut self, new: NewMailbox) -> Result<Mailbox, Error> {
@@ -475,7 +476,14 @@ impl Round<'_, '_> {
             Some(path) => self.pass.maildir(path)?,
             None => None,
         };
-        self.out.jobs.push(Job { mailbox: row, maildir, changed_there: true, unite: false, gone: true });
+        self.out.jobs.push(Job {
+            mailbox: row,
+            maildir,
+            changed_there: true,
+            calm_here: false,
+            unite: false,
+            gone: true,
+        });
         Ok(())
     }
 }

@@ -40,12 +40,22 @@ pub enum Wanted {
 }
 
 /// What happened to a mailbox.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Change {
     /// Something in its maildir.
     Here,
-    /// Something on the server, and perhaps in its maildir.
+    /// Something on the server; of its files nothing was told by those who watch them.
     There,
+    /// Something on both sides, or nobody knows.
+    Both,
+}
+
+impl Change {
+    /// Returns what happened when this and the other happened.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Both }
+    }
 }
 
 /// How a pass goes about what takes long.
