@@ -18,7 +18,7 @@ const LONGEST_CALM: Duration = Duration::from_secs(1);
 
 /// Pauses before a mailbox is looked at again in which nothing could be done though something is left: a file that is
 /// still being written needs half a second.
-const FIRST_PAUSE: Duration = Duration::from_millis(300);
+const FIRST_PAUSE: Duration = Duration::from_millis(450);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// At most so many mailboxes go together: what happens meanwhile is not to wait for long.
@@ -270,7 +270,7 @@ mod tests {
             pauses.push((agenda.wakes() - now).as_millis());
             now = agenda.wakes();
         }
-        assert_eq!(pauses, [300, 600, 1200, 2400, 4800, 9600, 19_200, 38_400, 60_000, 60_000]);
+        assert_eq!(pauses, [450, 900, 1800, 3600, 7200, 14_400, 28_800, 57_600, 60_000, 60_000]);
         agenda.mark(&"a".into(), There, now);
         assert!(agenda.next(now + CALM_THERE).is_some());
         agenda.finish(&work, &left(false), ms(5), now + CALM_THERE);
