@@ -15,9 +15,9 @@ pub(super) const MARKER: &[u8] = b"{3}\r\n\0";
 /// not a plain one.
 pub(super) fn fetch(line: &[u8], literals: &mut [Body]) -> Option<Fetch> {
     let mut at = Cursor(line.strip_prefix(b"* ")?);
-    u32::try_from(at.number()?).ok()?;
+    let sequence = u32::try_from(at.number()?).ok()?;
     at.0 = at.0.strip_prefix(b" FETCH (")?;
-    let (mut fetch, mut header, mut body) = (Fetch::default(), None, None);
+    let (mut fetch, mut header, mut body) = (Fetch { sequence, ..Fetch::default() }, None, None);
     loop {
         let item = at.until(b" ");
         at.eat(b' ').then_some(())?;
