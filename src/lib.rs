@@ -13,7 +13,7 @@
 //!
 //! # Where things are
 //!
-//! Dependencies point one way: `main`, [`cli`], [`engine`], then [`imap`], [`maildir`] and [`db`], which do not know each
+//! Dependencies point one way: `main`, [`cli`], [`daemon`], [`engine`], then [`imap`], [`maildir`] and [`db`], which do not know each
 //! other, then [`model`].
 //!
 //! | module | purpose | touches |
@@ -25,6 +25,7 @@
 //! | [`db`] | links, cursors, journal; the only writer | SQLite |
 //! | [`demo`] | an account on a simulated server, for `postkeep demo` | all of the above |
 //! | [`config`], [`auth`] | validated settings; where passwords and access tokens come from | files, environment, network, Secret Service |
+//! | [`daemon`] | one loop for each account over all that can happen; the control socket | all of the above |
 //! | [`cli`] | one file per command; what is printed; exit codes | terminal |
 //! | [`step`] | the places at which a test can make the process die | nothing |
 //!
@@ -59,10 +60,12 @@
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod daemon;
 pub mod db;
 pub mod demo;
 pub mod engine;
 pub mod imap;
 pub mod maildir;
 pub mod model;
+mod readiness;
 pub mod step;

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use indicatif::MultiProgress;
@@ -10,9 +11,13 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// The engine waits far more than it computes.
 const WORKERS: usize = 2;
+/// How long it is waited at the end for what blocks.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // Whatever is made is the user's alone, also where no mode is given.
@@ -27,7 +32,13 @@ fn main() -> ExitCode {
         }
     };
     let bars = MultiProgress::new();
-    log_to_standard_error(&cli, bars.clone());
+    match journal().filter(|_| cli.is_daemon()) {
+        Some(journal) => tracing_subscriber::registry()
+            .with(EnvFilter::new(cli.global.log_filter()))
+            .with(journal.with_field_prefix(None))
+            .init(),
+        None => log_to_standard_error(&cli, bars.clone()),
+    }
     match start(cli, bars) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -48,9 +59,27 @@ fn raise_limit_of_files() {
 
 fn start(cli: Cli, bars: MultiProgress) -> Result<Exit, cli::Failure> {
     let cannot = |error| cli::Failure { exit: Exit::Partial, text: format!("cannot start threads: {error}") };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().map_err(cannot)?;
-    runtime.block_on(cli::run(cli, bars))
+    let mut builder = if cli.is_daemon() {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
+    };
+    let runtime = builder.worker_threads(WORKERS).enable_all().build().map_err(cannot)?;
+    let end = runtime.block_on(cli::run(cli, bars));
+    // What still blocks then is as good as killed: whatever it is at is found again by its intent.
+    runtime.shutdown_timeout(PATIENCE);
+    end
+}
+
+/// Returns the journal, if that is where standard error leads: so fields stay fields.
+fn journal() -> Option<tracing_journald::Layer> {
+    // Device and inode of the stream (systemd.exec(5)).
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    let stderr = rustix::fs::fstat(io::stderr()).ok()?;
+    if stream != format!("{}:{}", stderr.st_dev, stderr.st_ino) {
+        return None;
+    }
+    tracing_journald::layer().ok()
 }
 
 fn log_to_standard_error(cli: &Cli, bars: MultiProgress) {

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use super::output::{self, many};
 use super::{Exit, Failure};
 use crate::config::{Config, prepare_state_dir};
+use crate::daemon::{Answer, Client, Request};
 use crate::engine;
-use crate::engine::report::Approve;
+use crate::engine::report::{Approve, Approved};
 use crate::model::MailboxName;
 
 /// Let a held mass deletion go, or put back what it would have removed
@@ -32,7 +33,12 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, Failure> {
         undo: args.undo,
         state_dir: config.daemon.state_dir.clone(),
     };
-    let approved = engine::approve(account, &what).await?;
+    let asked = ask(&account.name, config, &what).await?;
+    let by_daemon = asked.is_some();
+    let approved = match asked {
+        Some(approved) => approved,
+        None => engine::approve(account, &what).await?,
+    };
     let mut text = String::new();
     for one in &approved {
         if one.removals == 0 {
@@ -52,11 +58,26 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, Failure> {
     if approved.is_empty() {
         let place = what.mailbox.map_or_else(String::new, |name| format!(" in {name}"));
         text = format!("{}: nothing is held{place}\n", account.name);
-    } else {
+    } else if !by_daemon {
         let _ = writeln!(text, "Next: postkeep sync {}", account.name);
     }
     output::print(&text)?;
     Ok(Exit::Done)
+}
+
+/// Lets the daemon do it, if one runs and has the account.
+async fn ask(account: &str, config: &Config, what: &Approve) -> Result<Option<Vec<Approved>>, Failure> {
+    let failed = |text: String| Failure { exit: Exit::Partial, text };
+    let silent = |error: std::io::Error| failed(format!("the daemon does not answer: {error}"));
+    let Some(mut client) = Client::connect(&config.daemon.socket).await.map_err(silent)? else { return Ok(None) };
+    let mailbox = what.mailbox.as_ref().map(|name| name.as_str().to_owned());
+    let request = Request::Approve { account: account.to_owned(), mailbox, undo: what.undo };
+    match client.ask(&request).await.map_err(silent)? {
+        Answer::Approved { mailboxes } => Ok(Some(mailboxes)),
+        Answer::NotMine => Ok(None),
+        Answer::Failed { text } => Err(failed(text)),
+        Answer::Status(_) | Answer::Report(_) => Err(silent(std::io::ErrorKind::InvalidData.into())),
+    }
 }
 
 /// Returns the lines that say how what is held in a mailbox is let go; a mailbox that is held without `removals` goes on.

@@ -3,10 +3,13 @@
 mod approve;
 mod demo;
 mod exit;
+mod live;
 mod log;
 mod login;
 pub mod output;
 mod progress;
+mod run;
+mod service;
 mod signals;
 mod status;
 mod sync;
@@ -85,10 +88,20 @@ enum Command {
     Status(status::Args),
     Approve(approve::Args),
     Log(log::Args),
+    Run(run::Args),
+    Service(service::Args),
 }
 
 fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+impl Cli {
+    /// Tells whether this is the daemon, which is to be small.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
 }
 
 impl Global {
@@ -161,8 +174,9 @@ impl From<serde_json::Error> for Failure {
 /// # Errors
 /// [`Failure`], which is still to be said.
 pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
+    let file = cli.global.config;
+    let load = || Config::load(file.as_deref());
     let paint = output::Paint(output::wants_color(cli.global.color, &io::stdout()));
-    let config = || Config::load(cli.global.config.as_deref());
     match cli.command {
         Command::Demo(args) => demo::run(&args, paint).await,
         Command::Sync(args) => {
@@ -171,12 +185,14 @@ pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
                 (false, true) => progress::Show::Bars(bars),
                 (false, false) => progress::Show::Lines,
             };
-            sync::run(&args, &config()?, &show, paint).await
+            sync::run(&args, &load()?, &show, paint).await
         }
-        Command::Login(args) => login::run(&args, &config()?).await,
-        Command::Status(args) => status::run(&args, &config()?, paint).await,
-        Command::Approve(args) => approve::run(&args, &config()?).await,
-        Command::Log(args) => log::run(&args, &config()?).await,
+        Command::Login(args) => login::run(&args, &load()?).await,
+        Command::Status(args) => status::run(&args, &load()?, paint).await,
+        Command::Approve(args) => approve::run(&args, &load()?).await,
+        Command::Log(args) => log::run(&args, &load()?).await,
+        Command::Service(args) => service::run(&args, file.as_deref()),
+        Command::Run(run::Args {}) => run::run(load()?, file).await,
     }
 }
 
@@ -225,6 +241,10 @@ mod tests {
             "login a",
             "login a --no-browser",
             "login --device a",
+            "run",
+            "status --watch",
+            "service install",
+            "service status",
             "approve a",
             "approve a --mailbox INBOX --undo",
             "log a --mailbox INBOX --since 2h --json",

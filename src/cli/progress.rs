@@ -40,7 +40,9 @@ fn line(event: &ProgressEvent) -> Option<String> {
         ProgressEvent::Connected { host } => Some(format!("connected to {host}")),
         ProgressEvent::Listed { mailboxes: 1 } => Some("looking at 1 mailbox".to_owned()),
         ProgressEvent::Listed { mailboxes } => Some(format!("looking at {} mailboxes", output::grouped(*mailboxes))),
-        ProgressEvent::Planned { downloads: 0, uploads: 0, other: 0, .. } | ProgressEvent::Done { .. } => None,
+        ProgressEvent::Planned { downloads: 0, uploads: 0, other: 0, .. }
+        | ProgressEvent::Done { .. }
+        | ProgressEvent::Changed(_) => None,
         ProgressEvent::Planned { mailbox, downloads, uploads, other } => {
             let parts = [(*downloads, "to download"), (*uploads, "to upload"), (*other, "to change")];
             let text = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", output::grouped(*n)));
@@ -93,7 +95,7 @@ impl Bar {
             ProgressEvent::Connected { .. } | ProgressEvent::Listed { .. } | ProgressEvent::Waiting { .. } => {
                 self.bar.set_message(line(event).unwrap_or_default());
             }
-            ProgressEvent::Finished { .. } => {}
+            ProgressEvent::Changed(_) | ProgressEvent::Finished { .. } => {}
         }
     }
 }

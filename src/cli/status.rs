@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::output::{self, Paint, grouped, harmless, many, shortened};
 use super::time::Moment;
-use super::{Exit, Failure, approve};
+use super::{Exit, Failure, approve, live};
 use crate::config::{Account, Config};
+use crate::daemon::Live;
 use crate::db::{self, Db, HoldCause, Tx};
 use crate::engine::report::Outcome;
 use crate::model::{Link, LinkState, MailboxName, SkipReason};
@@ -22,29 +23,32 @@ pub(super) struct Args {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// Show what is going on, until it is interrupted
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
 }
 
 /// How an account stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct AccountStatus {
-    account: String,
-    maildir: String,
+pub(super) struct AccountStatus {
+    pub(super) account: String,
+    pub(super) maildir: String,
     /// True if a pass is going on, or the last one broke off.
-    under_way: bool,
+    pub(super) under_way: bool,
     /// Why the last pass ended before it was through; none since one was.
-    failure: Option<FailedPass>,
+    pub(super) failure: Option<FailedPass>,
     /// Until when the server is left alone, and why, if it is.
-    quiet: Option<Quiet>,
+    pub(super) quiet: Option<Quiet>,
     /// Since when the server has accepted sign-ins and not opened the mailbox.
-    not_connected_since: Option<Moment>,
+    pub(super) not_connected_since: Option<Moment>,
     /// When the mailbox that is furthest behind was last complete; none if one never was.
-    last_complete: Option<Moment>,
-    mailboxes: Vec<MailboxStatus>,
+    pub(super) last_complete: Option<Moment>,
+    pub(super) mailboxes: Vec<MailboxStatus>,
 }
 
 /// A pass that ended before it was through.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct FailedPass {
+pub(super) struct FailedPass {
     at: Moment,
     text: String,
     /// The code that `sync` ended with.
@@ -55,31 +59,31 @@ struct FailedPass {
 
 /// A time in which the server is left alone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct Quiet {
+pub(super) struct Quiet {
     until: Moment,
     why: String,
 }
 
 /// How a mailbox stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct MailboxStatus {
-    mailbox: String,
+pub(super) struct MailboxStatus {
+    pub(super) mailbox: String,
     /// Messages that both sides have.
-    synced: u64,
+    pub(super) synced: u64,
     /// Messages whose transfer was begun.
-    pending: u64,
+    pub(super) pending: u64,
     /// Messages that the server lists and does not give yet.
-    withheld: Vec<WithheldMessage>,
-    skipped: Vec<SkippedMessage>,
-    held: Option<HeldRemovals>,
-    last_complete: Option<Moment>,
-    missing_since: Option<Moment>,
-    problem: Option<String>,
+    pub(super) withheld: Vec<WithheldMessage>,
+    pub(super) skipped: Vec<SkippedMessage>,
+    pub(super) held: Option<HeldRemovals>,
+    pub(super) last_complete: Option<Moment>,
+    pub(super) missing_since: Option<Moment>,
+    pub(super) problem: Option<String>,
 }
 
 /// A message that the server lists and does not give.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct WithheldMessage {
+pub(super) struct WithheldMessage {
     uid: Option<u32>,
     /// How often it was asked for.
     tries: u32,
@@ -89,7 +93,7 @@ struct WithheldMessage {
 
 /// A message that cannot be transferred.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct SkippedMessage {
+pub(super) struct SkippedMessage {
     uid: Option<u32>,
     file: Option<String>,
     reason: String,
@@ -97,7 +101,7 @@ struct SkippedMessage {
 
 /// Removals that wait for approval.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-struct HeldRemovals {
+pub(super) struct HeldRemovals {
     /// How many would be removed from the maildir.
     here: u64,
     /// How many would be removed from the server.
@@ -116,6 +120,8 @@ struct HeldRemovals {
 #[derive(Serialize)]
 struct Document<'a> {
     accounts: &'a [AccountStatus],
+    /// What the daemon is doing; none if none runs.
+    daemon: Option<Live>,
     exit_code: u8,
 }
 
@@ -125,23 +131,32 @@ pub(super) async fn run(args: &Args, config: &Config, paint: Paint) -> Result<Ex
         Some(name) => vec![super::account(config, name)?],
         None => config.accounts.iter().collect(),
     };
+    if args.watch {
+        return live::watch(&accounts, config, paint).await;
+    }
+    let daemon = live::ask(config).await?;
     let mut all = Vec::new();
     for account in accounts {
         all.push(gather(account, config).await?);
     }
     let exit = Exit::of_all(all.iter().map(AccountStatus::exit));
     let text = if args.json {
-        serde_json::to_string_pretty(&Document { accounts: &all, exit_code: exit.code() })? + "\n"
+        serde_json::to_string_pretty(&Document { accounts: &all, daemon, exit_code: exit.code() })? + "\n"
     } else {
         let (now, zone) = (Moment::now(), TimeZone::system());
-        all.iter().map(|account| render(account, now, &zone, paint)).collect::<Vec<_>>().join("\n")
+        let texts = all.iter().map(|account| {
+            let doing = daemon.as_ref().and_then(|live| live.accounts.iter().find(|a| a.account == account.account));
+            let doing = doing.map(|doing| format!("  {}\n", live::sentence(doing, now, paint))).unwrap_or_default();
+            render(account, now, &zone, paint) + &doing
+        });
+        texts.collect::<Vec<_>>().join("\n")
     };
     output::print(&text)?;
     Ok(exit)
 }
 
 /// Reads how an account stands; of one that was never synced, nothing is known.
-async fn gather(account: &Account, config: &Config) -> Result<AccountStatus, db::Error> {
+pub(super) async fn gather(account: &Account, config: &Config) -> Result<AccountStatus, db::Error> {
     let file = config.daemon.database(&account.name);
     let (under_way, failure, mailboxes, service) = if file.exists() {
         let read = |tx: &Tx<'_>| Ok((!tx.account()?.clean, tx.failure()?, gather_mailboxes(tx)?, tx.service()?));
@@ -224,7 +239,7 @@ impl HeldRemovals {
 }
 
 impl MailboxStatus {
-    fn exit(&self) -> Exit {
+    pub(super) fn exit(&self) -> Exit {
         if self.held.as_ref().is_some_and(HeldRemovals::waits) {
             return Exit::Held;
         }
@@ -233,7 +248,7 @@ impl MailboxStatus {
     }
 
     /// Returns the state in a few words.
-    fn state(&self) -> String {
+    pub(super) fn state(&self) -> String {
         let mut parts = Vec::new();
         match &self.held {
             Some(held) if held.waits() => parts.push(format!("{} held", grouped(held.here + held.on_server))),

@@ -9,8 +9,9 @@ use super::output::{self, Paint, harmless, many, size};
 use super::progress::{self, Show};
 use super::{Exit, Failure};
 use crate::config::{Account, Config, Filter, Pattern, prepare_state_dir};
+use crate::daemon::{Answer, Client, Request};
 use crate::engine;
-use crate::engine::report::{Counts, MailboxReport, MailboxState, Options, Outcome, Report};
+use crate::engine::report::{Counts, MailboxReport, MailboxState, Options, Outcome, Pace, Report};
 
 /// Make one complete pass, then exit
 #[derive(Debug, clap::Args)]
@@ -51,10 +52,11 @@ pub(super) async fn run(args: &Args, config: &Config, show: &Show, paint: Paint)
         mailboxes: Filter::new(args.mailboxes.clone()),
         dry_run: args.dry_run,
         full: args.full,
+        pace: Pace::Thorough,
         state_dir: config.daemon.state_dir.clone(),
         stop: super::signals::stop_on_signal().map_err(super::no_signals)?,
     };
-    let reports = join_all(chosen.into_iter().map(|account| pass(account, &options, show))).await;
+    let reports = join_all(chosen.into_iter().map(|account| pass(account, config, &options, show))).await;
     let exit = Exit::of_all(reports.iter().map(|report| report.outcome.into()));
     let text = if args.json {
         let document = Document { accounts: &reports, exit_code: exit.code() };
@@ -75,11 +77,48 @@ fn chosen<'a>(args: &Args, config: &'a Config) -> Result<Vec<&'a Account>, Failu
     Ok(config.accounts.iter().filter(asked).collect())
 }
 
-async fn pass(account: &Account, options: &Options, show: &Show) -> Report {
+async fn pass(account: &Account, config: &Config, options: &Options, show: &Show) -> Report {
+    let mut stop = options.stop.clone();
+    let asked = tokio::select! {
+        asked = ask(account, config, options) => asked,
+        // The daemon goes on with what it was asked for.
+        _ = stop.wait_for(|stop| *stop) => return Report::failed(
+            &account.name,
+            Outcome::Stopped,
+            "no longer waits for the daemon, which goes on".to_owned(),
+        ),
+    };
+    if let Some(report) = asked {
+        return report;
+    }
     let progress = progress::listener(show, &account.name);
     match engine::sync(account, options, &progress).await {
         Ok(report) => report,
         Err(error) => Report::failed(&account.name, error.outcome(), error.to_string()),
+    }
+}
+
+/// Lets the daemon make the pass, if one runs and has the account.
+async fn ask(account: &Account, config: &Config, options: &Options) -> Option<Report> {
+    let failed = |error: std::io::Error| {
+        Report::failed(&account.name, Outcome::Partial, format!("the daemon does not answer: {error}"))
+    };
+    let mut client = match Client::connect(&config.daemon.socket).await {
+        Ok(client) => client?,
+        Err(error) => return Some(failed(error)),
+    };
+    let request = Request::Sync {
+        account: account.name.clone(),
+        mailboxes: options.mailboxes.patterns().iter().map(ToString::to_string).collect(),
+        full: options.full,
+        dry_run: options.dry_run,
+    };
+    match client.ask(&request).await {
+        Ok(Answer::Report(report)) => Some(report),
+        Ok(Answer::NotMine) => None,
+        Ok(Answer::Failed { text }) => Some(Report::failed(&account.name, Outcome::Partial, text)),
+        Ok(Answer::Status(_) | Answer::Approved { .. }) => Some(failed(std::io::ErrorKind::InvalidData.into())),
+        Err(error) => Some(failed(error)),
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Config {
 }
 
 /// A login with a root of maildirs.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Account {
     /// Its name: letters, digits, `-` and `_`, since it becomes a file name.
     pub name: String,
@@ -112,7 +112,7 @@ pub enum TlsMode {
 }
 
 /// How to sign in.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Auth {
     /// By a password.
     Password(PasswordSource),

@@ -17,7 +17,7 @@ use super::message::{message, subject, with_lf};
 use crate::auth::Login;
 use crate::config::{Account, Auth, Config, Filter, prepare_state_dir};
 use crate::engine;
-use crate::engine::report::{Counts, Options, Outcome, Progress};
+use crate::engine::report::{Counts, Options, Outcome, Pace, Progress};
 use crate::model::MailboxName;
 
 const EMAIL: &str = "you@outlook.com";
@@ -128,6 +128,7 @@ impl Stage {
             mailboxes: Filter::default(),
             dry_run: false,
             full: false,
+            pace: Pace::Thorough,
             state_dir: self.config.daemon.state_dir.clone(),
             stop: self.stop.clone(),
         };

@@ -1,8 +1,7 @@
 //! Lets go what is held, or puts it back.
 
-use super::Error;
-use super::lock::Locks;
 use super::report::{Approve, Approved};
+use super::{Error, Mirror};
 use crate::config::Account;
 use crate::db::{Db, HeldCount, HoldCause, Tx};
 use crate::model::{Link, LinkState, MailboxId, Side};
@@ -12,8 +11,11 @@ use crate::model::{Link, LinkState, MailboxId, Side};
 /// # Errors
 /// [`Error::Busy`] while another process has the account, and those of the database.
 pub async fn approve(account: &Account, what: &Approve) -> Result<Vec<Approved>, Error> {
-    let _locks = Locks::take(&what.state_dir, &account.name)?;
-    let db = Db::open(&what.state_dir.join(format!("{}.sqlite3", account.name)))?;
+    Mirror::open(account, &what.state_dir)?.approve(what).await
+}
+
+/// Does so in a database that is open.
+pub(super) async fn approve_in(db: &Db, what: &Approve) -> Result<Vec<Approved>, Error> {
     let (wanted, undo) = (what.mailbox.clone(), what.undo);
     let approved = db.commit(move |tx| {
         let mut out = Vec::new();

@@ -34,6 +34,8 @@ pub(super) struct Job {
     pub unseen: Option<u32>,
     /// The server puts copies of what is sent there by itself.
     pub copies: bool,
+    /// Those who watch its files told of no change: they are looked at only where something else asks for it.
+    pub calm_here: bool,
     /// Both sides are to be paired by content, whatever the numbers say.
     pub unite: bool,
     /// It is gone from the server: two LISTs did not name it, and SELECT was refused.
@@ -129,14 +131,14 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     if job.gone {
         return examine_gone(pass, job).await;
     }
-    let Job { mut mailbox, maildir, changed_there, unseen, copies, unite, .. } = job;
+    let Job { mut mailbox, maildir, changed_there, unseen, copies, calm_here, unite, .. } = job;
     let id = mailbox.id;
     let day_old = mailbox.listed_at.is_none_or(|at| pass.now() - at > 24 * 60 * 60);
     let full = pass.options.full || mailbox.must_list || day_old || unite;
     let look_there = full || changed_there || mailbox.cursor.is_none();
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
-    let look_here =
-        full || mailbox.must_scan || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
+    let moved = || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
+    let look_here = full || mailbox.must_scan || !calm_here && moved();
     let now = pass.now();
     let read = move |tx: &Tx<'_>| Ok((tx.pending(id)?, tx.mailbox_hold(id)?, tx.withheld_until(id, now)?));
     let (pending, hold, due) = pass.db.read(read).await?;

@@ -1,10 +1,12 @@
 //! What a pass has to say at its end, kept by mailbox while it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::report::{
-    Counts, Held, MailboxReport, MailboxState, Outcome, PlannedOp, Problem, Progress, ProgressEvent, Report,
+    Counts, Deed, FileChange, Held, MailboxReport, MailboxState, Outcome, PlannedOp, Problem, Progress, ProgressEvent,
+    Report,
 };
 use crate::model::MailboxName;
 
@@ -141,6 +143,11 @@ impl Meter {
             counts.downloaded += messages;
             counts.downloaded_bytes += bytes;
         });
+    }
+
+    /// Tells of a file that changed.
+    pub(super) fn changed(&self, deed: Deed, path: PathBuf, old_path: Option<PathBuf>) {
+        self.progress.tell(ProgressEvent::Changed(FileChange { mailbox: self.mailbox.clone(), deed, path, old_path }));
     }
 
     /// Counts appended messages.

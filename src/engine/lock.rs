@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::Error;
@@ -39,13 +39,20 @@ impl Locks {
         Ok(Self { _account: file, root: None })
     }
 
-    /// Takes the lock of the root as well: two state directories must not write to one tree.
+    /// Takes the lock of the root as well: two state directories must not write to one tree. If the path leads to
+    /// another directory than the one that is locked already, the lock moves on to that.
     ///
     /// # Errors
     /// As [`Self::take`].
     pub(super) fn take_root(&mut self, root: &Path) -> Result<(), Error> {
         let fault = |source| Error::File { what: "could not lock", path: root.to_owned(), source };
         let directory = File::open(root).map_err(fault)?;
+        let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+        if let Some(held) = &self.root
+            && identity(held).map_err(fault)? == identity(&directory).map_err(fault)?
+        {
+            return Ok(());
+        }
         match directory.try_lock() {
             Ok(()) => self.root = Some(directory),
             Err(TryLockError::WouldBlock) => {
@@ -70,8 +77,12 @@ mod tests {
         first.take_root(dir.path()).unwrap();
         let mut other = Locks::take(dir.path(), "b").unwrap();
         assert!(matches!(other.take_root(dir.path()), Err(Error::Busy { pid: None, .. })));
+        first.take_root(dir.path()).unwrap();
         drop(first);
         other.take_root(dir.path()).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        other.take_root(elsewhere.path()).unwrap();
+        Locks::take(dir.path(), "c").unwrap().take_root(dir.path()).unwrap();
         Locks::take(dir.path(), "a").unwrap();
     }
 }

@@ -9,6 +9,7 @@ use super::cycle::{Examined, Job};
 use super::execute::{Place, Trash};
 use super::observe::{raw_name, settle_sizes};
 use super::pass::{Pass, now_ms};
+use super::report::Change;
 use super::tree::{Step, reconcile};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Entry, HoldCause, Mailbox, NewMailbox, Tx};
@@ -25,6 +26,8 @@ pub(super) struct Prepared {
     pub left: BTreeSet<MailboxName>,
     /// Something was done.
     pub did: bool,
+    /// These are not all mailboxes that there are.
+    pub partial: bool,
 }
 
 /// How many messages prove that a mailbox is another one under a new name.
@@ -46,6 +49,7 @@ pub(super) async fn prepare(
     let trash = find_trash(pass, &mailboxes);
     let sent = mailboxes.iter().find(|l| l.role == Some(Role::Sent)).map(|l| l.name.clone());
     let copies = sent.filter(|_| session.quirks().has(Habit::CopiesSent));
+    pass.copies.replace(Some(copies.clone()));
     let ignores_case = session.quirks().has(Habit::IgnoresCase);
     let there: BTreeMap<MailboxName, imap::Listed> =
         mailboxes.into_iter().filter(|l| l.selectable && in_scope(&l.name)).map(|l| (l.name.clone(), l)).collect();
@@ -66,7 +70,14 @@ pub(super) async fn prepare(
         new_there: listed.iter().filter(|name| !known.contains_key(name)).cloned().collect(),
         new_here: here.iter().filter(|n| !known.contains_key(n) && !listed.contains(n)).cloned().collect(),
         renamed: Vec::new(),
-        out: Prepared { jobs: vec![], places: BTreeMap::new(), trash, left: BTreeSet::new(), did: false },
+        out: Prepared {
+            jobs: vec![],
+            places: BTreeMap::new(),
+            trash,
+            left: BTreeSet::new(),
+            did: false,
+            partial: false,
+        },
     };
     for step in reconcile(&listed, &known, &here, push) {
         let name = name_of(&step).clone();
@@ -77,6 +88,56 @@ pub(super) async fn prepare(
         }
     }
     Ok(round.out)
+}
+
+/// Returns the jobs for mailboxes that something happened to, without a look at any others; asks for a pass over
+/// everything where a mailbox is new, gone, or not in order.
+pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName, Change>) -> Result<Prepared, Error> {
+    let mut out = Prepared {
+        jobs: vec![],
+        places: BTreeMap::new(),
+        trash: None,
+        left: BTreeSet::new(),
+        did: false,
+        partial: true,
+    };
+    // Only a list of all mailboxes tells which of them it is.
+    let Some(copies_into) = pass.copies.borrow().clone() else {
+        pass.wants_all.set(true);
+        return Ok(out);
+    };
+    let rows: BTreeMap<MailboxName, Mailbox> =
+        pass.db.read(|tx| tx.mailboxes()).await?.into_iter().map(|m| (m.name.clone(), m)).collect();
+    for (name, change) in changes {
+        if !pass.account.mailboxes.matches(name) {
+            continue;
+        }
+        let row = rows.get(name).filter(|row| row.raw.is_some() && row.missing_since.is_none());
+        let maildir = match row.and_then(|row| row.path.as_ref()) {
+            Some(path) => pass.maildir(path)?,
+            None => None,
+        };
+        let (Some(mailbox), Some(maildir)) = (row.cloned(), maildir) else {
+            pass.wants_all.set(true);
+            continue;
+        };
+        let place = Place { mailbox: mailbox.clone(), maildir: Arc::clone(&maildir) };
+        out.places.insert(name.clone(), place);
+        let (changed_there, calm_here) = (*change != Change::Here, *change == Change::There);
+        let copies = copies_into.as_ref() == Some(name);
+        out.jobs.push(Job {
+            mailbox,
+            maildir: Some(maildir),
+            changed_there,
+            // Nobody asked; so the next pass over everything looks again.
+            unseen: None,
+            copies,
+            calm_here,
+            unite: false,
+            gone: false,
+        });
+    }
+    Ok(out)
 }
 
 fn name_of(step: &Step) -> &MailboxName {
@@ -273,7 +334,17 @@ impl Round<'_, '_> {
         };
         let unseen = status.and_then(|status| status.unseen);
         let copies = self.copies.as_ref() == Some(&mailbox.name);
-        self.out.jobs.push(Job { mailbox, maildir, changed_there, unseen, copies, unite: self.unite, gone: false });
+        let unite = self.unite;
+        self.out.jobs.push(Job {
+            mailbox,
+            maildir,
+            changed_there,
+            unseen,
+            copies,
+            calm_here: false,
+            unite,
+            gone: false,
+        });
     }
 
     /// Writes down a new mailbox, and in the journal that it was made.
@@ -508,6 +579,7 @@ impl Round<'_, '_> {
             changed_there: true,
             unseen: None,
             copies: false,
+            calm_here: false,
             unite: false,
             gone: true,
         });

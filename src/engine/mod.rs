@@ -1,7 +1,8 @@
 //! Decides what makes both sides agree, and does it.
 //!
 //! The decisions are pure functions: [`plan`], [`guard`], [`flags`], [`rebind`], [`moves`], [`tree`], [`root`]. The rest
-//! carries them out: `pass` goes over an account in rounds (`round`), `cycle` over one of its mailboxes, `observe` and `contact` compare
+//! carries them out: `mirror` keeps an account open, `pass` goes over it in rounds (`round`), `cycle` over one of its
+//! mailboxes, `observe` and `contact` compare
 //! what is there with the base, `execute` does what a plan says.
 
 mod approve;
@@ -14,8 +15,10 @@ pub mod guard;
 mod ledger;
 mod lock;
 mod mailboxes;
+mod mirror;
 pub mod moves;
 mod names;
+mod news;
 mod observe;
 pub mod op;
 mod pass;
@@ -32,4 +35,5 @@ pub mod tree;
 
 pub use approve::approve;
 pub use error::Error;
-pub use pass::sync;
+pub use mirror::{Mirror, sync};
+pub use pool::Lease;

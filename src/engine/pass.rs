@@ -4,25 +4,24 @@
 //! and only then, when that is durable everywhere, what removes.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Error;
 use super::ledger::{Ledger, Meter};
-use super::lock::Locks;
+use super::mailboxes;
 use super::pool::Pool;
 use super::report::{
-    Counts, Held, MailboxState, Options, Outcome as End, PlannedOp, Problem, Progress, ProgressEvent, Report,
+    Change, Counts, Held, MailboxState, Options, Outcome as End, Pace, PlannedOp, Problem, Progress, ProgressEvent,
+    Wanted,
 };
-use super::root::{Older, Verdict, judge, with_what_came};
+use super::root::{Older, Verdict, with_what_came};
 use super::round::RoundEnd;
-use super::service;
-use crate::config::{self, Account, Provider};
-use crate::db::{self, AccountState, Db, Failure, Tx};
-use crate::imap::{self, Connect, Quirks, Route, Tls};
-use crate::maildir::{Graveyard, Layout, LineEndings, Maildir, Marker, Root};
+use crate::config::{self, Account};
+use crate::db::{self, AccountState, Db, Tx};
+use crate::maildir::{Graveyard, LineEndings, Maildir, Marker, Root};
 use crate::model::{LinkState, MailboxId, MailboxName, Uid};
 
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
@@ -41,142 +40,29 @@ pub(super) struct Pass<'a> {
     /// None in a dry run that would make it.
     pub root: Option<Root>,
     pub graveyard: Arc<Graveyard>,
-    pub pool: Pool<'a>,
+    pub pool: &'a Pool<'a>,
     pub(super) progress: &'a Progress,
     pub(super) ledger: Ledger,
     /// Mailboxes that an op in another one changed: the next round looks at them.
-    touched: RefCell<BTreeSet<MailboxName>>,
+    pub(super) touched: RefCell<BTreeSet<MailboxName>>,
     /// Since when no connection is alive any more that an append without an answer went over.
-    quiet_since: Cell<Instant>,
+    pub(super) quiet_since: &'a Cell<Instant>,
     /// How many commits said that something was done.
-    effects: Cell<u64>,
+    pub(super) effects: Cell<u64>,
     /// A session ended in this round because its token ran out.
     pub(super) ran_out: Cell<bool>,
     /// In how many rounds something was left, since it may be half of a move.
     pub(super) hesitations: Cell<u32>,
+    /// When it began to look, …
+    pub(super) begun: Instant,
+    /// … and when it began to act.
+    pub(super) acting_since: Cell<Option<Instant>>,
+    /// Something was left that only a pass over everything may do.
+    pub(super) wants_all: Cell<bool>,
+    /// The mailbox into which the server puts copies of what is sent by itself, once a pass over everything has told.
+    pub(super) copies: &'a RefCell<Option<Option<MailboxName>>>,
     /// Messages that the server did not give, though it lists them.
     pub(super) withheld: RefCell<BTreeSet<(MailboxId, Uid)>>,
-}
-
-/// Makes one complete pass over an account.
-///
-/// # Errors
-/// What ended it as a whole. What went wrong with one mailbox or message is in the report.
-pub async fn sync(account: &Account, options: &Options, progress: &Progress) -> Result<Report, Error> {
-    let mut locks = Locks::take(&options.state_dir, &account.name)?;
-    let path = options.state_dir.join(format!("{}.sqlite3", account.name));
-    // A dry run writes into a copy of the database, which is gone when it ends.
-    let db = if options.dry_run { Db::scratch(&path)? } else { Db::open(&path)? };
-    let result = sync_with(db.clone(), &mut locks, account, options, progress).await;
-    let ended = match &result {
-        Ok(report) => (report.outcome, None),
-        Err(error) => (error.outcome(), Some(error.to_string())),
-    };
-    if let Err(error) = write_down_end(&db, ended).await {
-        tracing::warn!(account = account.name, %error, "could not keep for status how the pass ended");
-    }
-    drop(locks);
-    result
-}
-
-/// Keeps for `status` why a pass ended before it was through, until one is.
-async fn write_down_end(db: &Db, (outcome, failure): (End, Option<String>)) -> Result<(), db::Error> {
-    let failure = match (failure, outcome.word()) {
-        (None, _) if outcome == End::Stopped => return Ok(()),
-        (None, _) => None,
-        (Some(text), Some(word)) => Some(Failure { at: now_ms() / 1000, text, outcome: word.to_owned() }),
-        (Some(_), None) => return Ok(()),
-    };
-    if failure.is_none() && db.read(|tx| tx.failure()).await?.is_none() {
-        return Ok(());
-    }
-    db.commit(move |tx| tx.set_failure(failure.as_ref())).await
-}
-
-async fn sync_with(
-    db: Db,
-    locks: &mut Locks,
-    account: &Account,
-    options: &Options,
-    progress: &Progress,
-) -> Result<Report, Error> {
-    let layout = match account.layout {
-        config::Layout::Nested => Layout::Nested,
-        config::Layout::PlusPlus => Layout::PlusPlus,
-    };
-    let root = Root::open(&account.maildir, layout)?;
-    let marker = root.as_ref().map(Root::marker).transpose()?.flatten();
-    let service = db.read(|tx| tx.service()).await?;
-    let now = now_ms() / 1000;
-    if let Some((until, why)) = service.quiet_at(now) {
-        return Err(Error::Quiet { until, why: why.to_owned() });
-    }
-    let route = Route::new(service.ipv4_until.is_some_and(|until| until > now));
-    let state = db.read(|tx| tx.account()).await?;
-    let verdict = judge(&account.name, &account.maildir, root.is_some(), marker.as_ref(), &state)?;
-    let root = match root {
-        None if !options.dry_run => Some(Root::create(&account.maildir, layout)?),
-        root => root,
-    };
-    if root.is_some() {
-        locks.take_root(&account.maildir)?;
-    }
-    let pass = Pass {
-        account,
-        options,
-        db,
-        root,
-        graveyard: Arc::new(Graveyard::open(&options.state_dir, &account.name)),
-        pool: Pool::new(account, connect(account, &options.state_dir, route.clone()), &options.state_dir)?,
-        progress,
-        ledger: Ledger::default(),
-        touched: RefCell::default(),
-        quiet_since: Cell::new(Instant::now()),
-        effects: Cell::new(0),
-        ran_out: Cell::new(false),
-        hesitations: Cell::new(0),
-        withheld: RefCell::default(),
-    };
-    let mut stop = options.stop.clone();
-    let result = tokio::select! {
-        result = pass.run(verdict, marker.map_or(0, |m| m.generation), state) => result,
-        // What is cancelled here is found again by the intents; nothing has to be undone.
-        _ = stop.wait_for(|stop| *stop) => Ok(End::Stopped),
-    };
-    // Whoever wants to be left alone gets no goodbye either.
-    if !matches!(result, Ok(End::Stopped) | Err(Error::Imap(imap::Error::Throttled { .. }))) {
-        pass.pool.close().await;
-    }
-    let service = match options.dry_run {
-        true => service,
-        false => pass.remember(service, result.as_ref().err(), &route).await?,
-    };
-    let result = result.map_err(|error| service::explained(error, &service, now));
-    result.map(|end| pass.ledger.report(&account.name, end))
-}
-
-fn connect(account: &Account, state_dir: &Path, route: Route) -> Connect {
-    let tls = match account.tls {
-        config::TlsMode::Implicit => {
-            Tls::Implicit { ca_file: account.tls_ca_file.clone(), pins: account.tls_pins.clone() }
-        }
-        config::TlsMode::None => Tls::None,
-    };
-    Connect {
-        host: account.host.clone(),
-        other_hosts: account.other_hosts.clone(),
-        port: account.port,
-        tls,
-        spool_dir: state_dir.to_owned(),
-        max_literal: account.max_message_size,
-        timeout: Duration::from_secs(90),
-        connect_timeout: Duration::from_secs(30),
-        quirks: match account.provider {
-            Some(Provider::Outlook) => Quirks::outlook(),
-            None => Quirks::of_host(&account.host),
-        },
-        route,
-    }
 }
 
 /// Returns the time in milliseconds since 1970.
@@ -193,16 +79,6 @@ impl Pass<'_> {
     ) -> Result<T, Error> {
         self.effects.set(self.effects.get() + 1);
         Ok(self.db.commit(write).await?)
-    }
-
-    /// Keeps what the next run must know of how the server treats the account.
-    async fn remember(&self, before: db::Service, end: Option<&Error>, route: &Route) -> Result<db::Service, Error> {
-        let service = service::after(&before, end, self.now(), route.is_ipv4_only());
-        if service != before {
-            let write = service.clone();
-            self.db.commit(move |tx| tx.set_service(&write)).await?;
-        }
-        Ok(service)
     }
 
     /// Returns a number that grows whenever something is done.
@@ -292,8 +168,27 @@ impl Pass<'_> {
         })
     }
 
-    async fn run(&self, verdict: Verdict, marked: u64, state: AccountState) -> Result<End, Error> {
+    /// Tells whether what is left is to be left to the next pass.
+    pub(super) fn time_is_up(&self) -> bool {
+        let Pace::Sliced(slice) = self.options.pace else { return false };
+        let Some(acting_since) = self.acting_since.get() else { return false };
+        // Else a server that lists slowly would be asked for little but lists.
+        acting_since.elapsed() >= slice.max(4 * acting_since.duration_since(self.begun))
+    }
+
+    /// Makes the pass; returns how it ended, and the mailboxes that are to be looked at again.
+    pub(super) async fn run(
+        &self,
+        wanted: &Wanted,
+        verdict: Verdict,
+        marked: u64,
+        state: AccountState,
+    ) -> Result<(End, BTreeSet<MailboxName>), Error> {
         let scope = self.account.scope();
+        if let Wanted::Mailboxes(changes) = wanted {
+            let is_known = matches!(verdict, Verdict::Same) && state.scope == scope;
+            return if is_known { self.look_at_some(changes, marked, &state).await } else { Ok(self.asks_for_all()) };
+        }
         let unite = matches!(verdict, Verdict::Unite(_));
         match verdict {
             Verdict::Same => {}
@@ -312,9 +207,9 @@ impl Pass<'_> {
         }
         // After a crash, or with another filter, what is missing may be missing for another reason than a deletion.
         let cautious = unite || !state.clean || (state.generation > 0 && state.scope != scope);
-        let did = self.rounds(cautious, unite).await?;
+        let (did, left) = self.rounds(cautious, unite).await?;
         if self.options.dry_run {
-            return self.end().await;
+            return Ok((self.end(None).await?, left));
         }
         if did || unite || !state.clean || state.scope != scope {
             let state = self.db.read(|tx| tx.account()).await?;
@@ -326,7 +221,34 @@ impl Pass<'_> {
         if let Err(error) = tokio::task::spawn_blocking(move || graveyard.purge(days, today)).await? {
             self.account_problem(format!("the graveyard could not be tidied: {error}"), None);
         }
-        self.end().await
+        Ok((self.end(None).await?, left))
+    }
+
+    /// Looks once at mailboxes that something is known to have happened to.
+    async fn look_at_some(
+        &self,
+        changes: &BTreeMap<MailboxName, Change>,
+        marked: u64,
+        state: &AccountState,
+    ) -> Result<(End, BTreeSet<MailboxName>), Error> {
+        let prepared = mailboxes::prepare_some(self, changes).await?;
+        if self.wants_all.get() {
+            return Ok(self.asks_for_all());
+        }
+        let RoundEnd { mut left, did, .. } = self.act(prepared, false).await?;
+        left.extend(self.touched.take());
+        // After a crash only a pass over everything may say that all is well again.
+        if did && state.clean {
+            let state = self.db.read(|tx| tx.account()).await?;
+            let scope = state.scope.clone();
+            self.mark(&state, marked, &scope).await?;
+        }
+        Ok((self.end(Some(changes)).await?, left))
+    }
+
+    fn asks_for_all(&self) -> (End, BTreeSet<MailboxName>) {
+        self.wants_all.set(true);
+        (End::Partial, BTreeSet::new())
     }
 
     /// Gives root and database a new generation in common: written down as coming, put into the root, written down.
@@ -343,8 +265,8 @@ impl Pass<'_> {
         Ok(self.db.commit(move |tx| tx.set_account(&done)).await?)
     }
 
-    /// Goes round until everything is agreed; returns whether anything was done.
-    async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<bool, Error> {
+    /// Goes round until everything is agreed; returns whether anything was done, and the mailboxes that are left.
+    async fn rounds(&self, mut cautious: bool, mut unite: bool) -> Result<(bool, BTreeSet<MailboxName>), Error> {
         let (mut wanted, mut did_ever, mut pauses, mut counted) = (None, false, 0, 0);
         for round in 0.. {
             let end = self.round(round, wanted.as_ref(), cautious, unite).await;
@@ -362,14 +284,16 @@ impl Pass<'_> {
             did_ever |= did;
             let mut next = left;
             next.extend(self.touched.take());
-            if self.options.dry_run || next.is_empty() || counted == ROUNDS {
-                break;
+            // Who keeps the account open comes back by himself.
+            let goes_on = self.options.pace == Pace::Thorough && counted < ROUNDS;
+            if self.options.dry_run || next.is_empty() || !goes_on {
+                return Ok((did_ever, next));
             }
             if !did && !cautious && !hesitated && !ran_out {
                 if waiting {
                     self.wait_for_appends().await;
                 } else if pauses == PAUSES {
-                    break;
+                    return Ok((did_ever, next));
                 } else {
                     pauses += 1;
                     tokio::time::sleep(SETTLING).await;
@@ -377,7 +301,7 @@ impl Pass<'_> {
             }
             (wanted, cautious, unite) = (Some(next), false, false);
         }
-        Ok(did_ever)
+        Ok((did_ever, wanted.unwrap_or_default()))
     }
 
     /// Waits until an append that went over a dead connection has certainly had its effect.
@@ -400,13 +324,15 @@ impl Pass<'_> {
         self.set_state(mailbox, MailboxState::Partial);
     }
 
-    /// Returns how the pass ended, once what is skipped is counted.
-    async fn end(&self) -> Result<End, Error> {
+    /// Returns how the pass ended, once what is skipped is counted: everywhere, or in some mailboxes.
+    async fn end(&self, among: Option<&BTreeMap<MailboxName, Change>>) -> Result<End, Error> {
+        let among = among.cloned();
+        let counts = move |name: &MailboxName| among.as_ref().is_none_or(|among| among.contains_key(name));
         let skipped = self
             .db
-            .read(|tx| {
+            .read(move |tx| {
                 let mut names = Vec::new();
-                for mailbox in tx.mailboxes()? {
+                for mailbox in tx.mailboxes()?.into_iter().filter(|mailbox| counts(&mailbox.name)) {
                     let kept = crate::model::SkipReason::Kept;
                     let counts =
                         |state: &LinkState| matches!(state, LinkState::Skipped { reason, .. } if *reason != kept);

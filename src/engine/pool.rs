@@ -3,13 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::Error;
 use crate::auth::{AccessToken, PasswordSource, TokenSource};
 use crate::config::{Account, Auth};
-use crate::imap::{self, Connect, Credentials, Session};
+use crate::imap::{self, Connect, Credentials, Cutter, Session};
 use crate::model::Secret;
 
 /// The sessions of one account.
@@ -17,10 +19,15 @@ pub(super) struct Pool<'a> {
     account: &'a Account,
     connect: Connect,
     key: Key<'a>,
-    idle: RefCell<Vec<Open>>,
+    idle: RefCell<Vec<Rested>>,
     places: Semaphore,
-    /// How many there may be, as far as the server lets them in.
+    /// How many there may be, as far as the server lets them in, …
     most: Cell<usize>,
+    /// … and since when they are fewer than are allowed.
+    fewer_since: Cell<Option<Instant>>,
+    /// How many are on loan to those who wait for changes, and do not come back soon.
+    kept: Cell<usize>,
+    cutters: RefCell<Vec<Weak<Cutter>>>,
 }
 
 /// What opens sessions.
@@ -36,11 +43,38 @@ struct Open {
     token: Option<AccessToken>,
 }
 
+/// A session that nobody needs now, since when.
+struct Rested(Open, Instant);
+
+/// A session that rested for so long is asked whether it is still alive, …
+const DOUBTFUL: Duration = Duration::from_secs(60);
+/// … for at most this long.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A server that did not let in as many as are allowed is asked for them again after this time.
+const FEWER_FOR: Duration = Duration::from_secs(60 * 60);
+
 /// A session on loan. It goes back by [`Lease::give_back`]; dropped, it is closed, since nobody knows what state it is in.
-pub(super) struct Lease<'p> {
+pub struct Lease<'p> {
     open: Open,
     pool: &'p Pool<'p>,
     _place: SemaphorePermit<'p>,
+    _kept: Option<Kept<'p>>,
+}
+
+/// Counts a session that does not come back soon, as long as it is on loan.
+struct Kept<'p>(&'p Cell<usize>);
+
+impl<'p> Kept<'p> {
+    fn new(count: &'p Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl<'a> Pool<'a> {
@@ -53,39 +87,92 @@ impl<'a> Pool<'a> {
         };
         let most = account.connections.max(1);
         let places = Semaphore::new(most);
-        Ok(Self { account, connect, key, idle: RefCell::default(), places, most: Cell::new(most) })
+        Ok(Self {
+            account,
+            connect,
+            key,
+            idle: RefCell::default(),
+            places,
+            most: Cell::new(most),
+            fewer_since: Cell::new(None),
+            kept: Cell::new(0),
+            cutters: RefCell::default(),
+        })
     }
 
     /// Returns a session, as soon as one is free or may be opened.
     pub(super) async fn get(&self) -> Result<Lease<'_>, Error> {
+        self.allow_all_again();
         loop {
             let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
-            let open = match &self.key {
-                Key::Password(source, asked) => self.with_password(source, asked).await,
-                Key::Tokens(tokens) => self.with_token(tokens).await,
-            };
-            match open {
+            match self.open_one().await {
                 Err(Error::Imap(error @ imap::Error::NotConnected { .. })) if self.others() > 0 => {
                     tracing::warn!(account = self.account.name, %error, "made do with fewer connections");
                     self.most.set(self.most.get() - 1);
+                    self.fewer_since.set(Some(Instant::now()));
                     place.forget();
                 }
-                open => return Ok(Lease { open: open?, pool: self, _place: place }),
+                open => return Ok(Lease { open: open?, pool: self, _place: place, _kept: None }),
             }
         }
     }
 
-    /// Returns how many sessions others have: that one more leads to no mailbox may be for those.
-    fn others(&self) -> usize {
-        self.most.get().saturating_sub(self.places.available_permits() + 1)
+    /// Returns a session for one who does not give it back soon, and can do without it: those who do give theirs back do
+    /// not make do with fewer for it.
+    pub(super) async fn keep(&self) -> Result<Lease<'_>, Error> {
+        let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
+        let kept = Kept::new(&self.kept);
+        Ok(Lease { open: self.open_one().await?, pool: self, _place: place, _kept: Some(kept) })
     }
 
-    fn idle(&self) -> Option<Open> {
-        self.idle.borrow_mut().pop()
+    async fn open_one(&self) -> Result<Open, Error> {
+        let open = match &self.key {
+            Key::Password(source, asked) => self.with_password(source, asked).await?,
+            Key::Tokens(tokens) => self.with_token(tokens).await?,
+        };
+        let mut cutters = self.cutters.borrow_mut();
+        cutters.retain(|cutter| cutter.strong_count() > 0);
+        cutters.extend(open.session.cutter());
+        Ok(open)
+    }
+
+    /// What was too many an hour ago may be let in now.
+    fn allow_all_again(&self) {
+        if self.fewer_since.get().is_some_and(|since| since.elapsed() >= FEWER_FOR) {
+            let all = self.account.connections.max(1);
+            self.places.add_permits(all - self.most.replace(all));
+            self.fewer_since.set(None);
+        }
+    }
+
+    /// Returns how many sessions others have who give them back: that one more leads to no mailbox may be for those.
+    fn others(&self) -> usize {
+        self.most.get().saturating_sub(self.places.available_permits() + 1 + self.kept.get())
+    }
+
+    /// Returns a session that can be used again.
+    async fn rested(&self) -> Option<Open> {
+        loop {
+            let Rested(mut open, since) = self.idle.borrow_mut().pop()?;
+            if since.elapsed() < DOUBTFUL {
+                return Some(open);
+            }
+            match tokio::time::timeout(PATIENCE, open.session.noop()).await {
+                Ok(Ok(())) => return Some(open),
+                Ok(Err(error)) => tracing::debug!(%error, "a session ended while it rested"),
+                Err(_) => tracing::debug!("a session that rested does not answer"),
+            }
+        }
+    }
+
+    /// Breaks all connections.
+    pub(super) fn cut(&self) {
+        self.idle.borrow_mut().clear();
+        self.cutters.take().iter().filter_map(Weak::upgrade).for_each(|cutter| cutter.cut());
     }
 
     async fn with_password(&self, source: &PasswordSource, asked: &Mutex<Option<Secret>>) -> Result<Open, Error> {
-        if let Some(open) = self.idle() {
+        if let Some(open) = self.rested().await {
             return Ok(open);
         }
         let password = {
@@ -111,7 +198,7 @@ impl<'a> Pool<'a> {
     /// Returns a session whose token has some life left in it. One whose token has not is closed in passing.
     async fn with_token(&self, tokens: &TokenSource) -> Result<Open, Error> {
         let token = tokens.token().await?;
-        while let Some(open) = self.idle() {
+        while let Some(open) = self.rested().await {
             if open.token.as_ref().is_some_and(|old| old.is(&token)) {
                 return Ok(open);
             }
@@ -162,7 +249,7 @@ impl<'a> Pool<'a> {
     /// Says goodbye on all sessions that are not on loan.
     pub(super) async fn close(&self) {
         let sessions = self.idle.take();
-        futures_util::future::join_all(sessions.into_iter().map(|open| say_goodbye(open.session))).await;
+        futures_util::future::join_all(sessions.into_iter().map(|Rested(open, _)| say_goodbye(open.session))).await;
     }
 }
 
@@ -179,8 +266,8 @@ async fn say_goodbye(session: Session) {
 
 impl Lease<'_> {
     /// Puts the session back for others.
-    pub(super) fn give_back(self) {
-        self.pool.idle.borrow_mut().push(self.open);
+    pub fn give_back(self) {
+        self.pool.idle.borrow_mut().push(Rested(self.open, Instant::now()));
     }
 
     /// Puts the session back if `result` shows that it is still in step, and returns the result.

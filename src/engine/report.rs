@@ -1,10 +1,12 @@
 //! What a pass is asked for, tells while it runs, and has to say at its end: plain data, for people and for `--json`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config::Filter;
@@ -19,10 +21,64 @@ pub struct Options {
     pub dry_run: bool,
     /// List everything instead of using cursors.
     pub full: bool,
+    /// How it goes about what takes long.
+    pub pace: Pace,
     /// Where databases and the graveyard are.
     pub state_dir: PathBuf,
     /// Becomes true when the pass is to stop as soon as nothing is half done.
     pub stop: watch::Receiver<bool>,
+}
+
+/// What a pass is to look at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// All mailboxes of both sides.
+    All,
+    /// These, by what happened to them: this costs what they cost. Nothing is removed, since what is gone from one of
+    /// them may have come to another one; nor is a mailbox made, renamed or ended.
+    Mailboxes(BTreeMap<MailboxName, Change>),
+}
+
+/// What happened to a mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Something in its maildir.
+    Here,
+    /// Something on the server; of its files nothing was told by those who watch them.
+    There,
+    /// Something on both sides, or nobody knows.
+    Both,
+}
+
+impl Change {
+    /// Returns what happened when this and the other happened.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::Both }
+    }
+}
+
+/// How a pass goes about what takes long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// It goes on until nothing is left that it can do.
+    Thorough,
+    /// It waits for nothing, and after this time, or some more where looking took long, begins nothing; what is left
+    /// then is left to the next pass.
+    Sliced(Duration),
+}
+
+/// What a pass over an account that stays open leads to.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// What became of the account.
+    pub report: Report,
+    /// The mailboxes that are to be looked at again.
+    pub left: BTreeSet<MailboxName>,
+    /// Something was done.
+    pub did: bool,
+    /// Something was left that only a pass over everything may do.
+    pub wants_all: bool,
 }
 
 /// What is asked for what is held.
@@ -37,17 +93,17 @@ pub struct Approve {
 }
 
 /// What became of what was held in a mailbox.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Approved {
     /// The mailbox.
-    #[serde(serialize_with = "name")]
+    #[serde(with = "name")]
     pub mailbox: MailboxName,
     /// How many removals the next pass carries out, or puts back.
     pub removals: u64,
 }
 
 /// What became of an account in a pass.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// The account.
     pub account: String,
@@ -58,12 +114,12 @@ pub struct Report {
     /// What went wrong, or needs someone.
     pub problems: Vec<Problem>,
     /// What would be done, after a dry run.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub planned: Vec<PlannedOp>,
 }
 
 /// How a pass over an account ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Both sides are the same; after a dry run, it is known what would be done.
@@ -104,10 +160,10 @@ impl Outcome {
 }
 
 /// What became of a mailbox.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MailboxReport {
     /// Its name.
-    #[serde(serialize_with = "name")]
+    #[serde(with = "name")]
     pub mailbox: MailboxName,
     /// How it ended.
     pub state: MailboxState,
@@ -120,7 +176,7 @@ pub struct MailboxReport {
 }
 
 /// How a pass over a mailbox ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MailboxState {
     /// Nothing had changed on either side.
@@ -136,7 +192,7 @@ pub enum MailboxState {
 }
 
 /// What was done, in messages unless said otherwise.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Fetched and delivered.
     pub downloaded: u64,
@@ -165,7 +221,7 @@ pub struct Counts {
 }
 
 /// Removals that wait for approval.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Held {
     /// How many.
     pub removals: u64,
@@ -174,7 +230,7 @@ pub struct Held {
 }
 
 /// Something that went wrong, or needs someone.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Problem {
     /// What it is about: empty for the account, else a mailbox or a message in it.
     pub scope: String,
@@ -185,10 +241,10 @@ pub struct Problem {
 }
 
 /// An op that a dry run found.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PlannedOp {
     /// The mailbox.
-    #[serde(serialize_with = "name")]
+    #[serde(with = "name")]
     pub mailbox: MailboxName,
     /// The op in its one-line form.
     pub text: String,
@@ -229,6 +285,8 @@ pub enum ProgressEvent {
         /// How many bytes were transferred for them.
         bytes: u64,
     },
+    /// A file is another one, or elsewhere, than before.
+    Changed(FileChange),
     /// The server, or a rule of its provider, asks to wait.
     Waiting {
         /// How long, in seconds.
@@ -243,6 +301,35 @@ pub enum ProgressEvent {
         /// How it ended.
         state: MailboxState,
     },
+}
+
+/// What a pass did to a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileChange {
+    /// The mailbox that it is in, or was.
+    pub mailbox: MailboxName,
+    /// What was done.
+    pub deed: Deed,
+    /// Where it is; where it was, if it was removed.
+    pub path: PathBuf,
+    /// Where it was, if it is elsewhere or has another name now.
+    pub old_path: Option<PathBuf>,
+}
+
+/// What was done to a file.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deed {
+    /// Delivered, and not seen by anybody so far.
+    Arrived,
+    /// Delivered, with flags.
+    Added,
+    /// Given other flags.
+    Flagged,
+    /// Moved from another mailbox.
+    Moved,
+    /// Removed, to the graveyard.
+    Removed,
 }
 
 /// Where a pass tells how it gets on. Cheap to clone; what is told is shown at once.
@@ -310,6 +397,17 @@ impl Counts {
     }
 }
 
-fn name<S: Serializer>(name: &MailboxName, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(name.as_str())
+/// The name of a mailbox as a text.
+mod name {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::model::MailboxName;
+
+    pub(super) fn serialize<S: Serializer>(name: &MailboxName, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(name.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<MailboxName, D::Error> {
+        Ok(MailboxName::from(String::deserialize(from)?.as_str()))
+    }
 }

@@ -2,6 +2,7 @@
 //! or changes, and only then, when that is durable everywhere, what removes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use futures_util::stream::{self, StreamExt};
 
@@ -67,11 +68,16 @@ impl Pass<'_> {
             Ok(lists) => mailboxes::prepare(self, &mut session, lists, wanted, unite).await,
             Err(error) => Err(error.into()),
         };
-        let Prepared { jobs, places, trash, mut left, mut did } = session.done(listed)?;
+        let prepared = session.done(listed)?;
         if round == 0 {
-            self.progress.tell(ProgressEvent::Listed { mailboxes: places.len() as u64 });
+            self.progress.tell(ProgressEvent::Listed { mailboxes: prepared.places.len() as u64 });
         }
+        self.act(prepared, cautious).await
+    }
 
+    /// Looks at mailboxes and does what they need; a cautious round removes nothing.
+    pub(super) async fn act(&self, prepared: Prepared, cautious: bool) -> Result<RoundEnd, Error> {
+        let Prepared { jobs, places, trash, mut left, mut did, partial } = prepared;
         let side_by_side = 2 * self.account.connections.max(1);
         let looks = stream::iter(jobs.into_iter().map(|job| async move {
             let name = job.mailbox.name.clone();
@@ -93,7 +99,7 @@ impl Pass<'_> {
         examined.sort_unstable_by(|a, b| a.mailbox.name.cmp(&b.mailbox.name));
         self.find_moves(&mut examined).await?;
         let hesitated = self.hesitates(&mut examined, &places, broke, &mut left)?;
-        let works = self.split(examined, cautious).await?;
+        let works = self.split(examined, cautious, partial).await?;
         if self.options.dry_run {
             return Ok(RoundEnd { left, did: false, waiting: false, hesitated: false });
         }
@@ -108,6 +114,7 @@ impl Pass<'_> {
         }
         works.iter().for_each(Work::begin_witness);
         let before = self.effects();
+        self.acting_since.set(Some(Instant::now()));
 
         let adds = stream::iter(works.into_iter().map(|mut work| async {
             let result = self.add(&mut work, &places).await;
@@ -184,7 +191,7 @@ impl Pass<'_> {
     }
 
     /// Sets the removals of each plan apart and asks the guard about them.
-    async fn split(&self, examined: Vec<Examined>, cautious: bool) -> Result<Vec<Work>, Error> {
+    async fn split(&self, examined: Vec<Examined>, cautious: bool, partial: bool) -> Result<Vec<Work>, Error> {
         let mut works = Vec::new();
         for mut one in examined {
             let name = one.mailbox.name.clone();
@@ -194,6 +201,10 @@ impl Pass<'_> {
             let count = removals.len() as u64;
             let removals = if cautious || one.fresh {
                 outcome.left |= !removals.is_empty();
+                Vec::new()
+            } else if partial {
+                // What is gone from here may have come to where nobody looked.
+                self.wants_all.set(self.wants_all.get() || !removals.is_empty());
                 Vec::new()
             } else {
                 let guarded = cycle::weigh(self, &one.mailbox, removals, !self.options.dry_run).await?;

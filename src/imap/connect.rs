@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_native_tls::{Certificate, Protocol, TlsConnector};
-use rustix::net::sockopt;
+use rustix::net::{Shutdown, shutdown, sockopt};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -49,27 +50,23 @@ pub struct Connect {
 pub struct Route(Arc<AtomicBool>);
 
 impl Route {
-    /// Returns a route that is known to work over IPv4 only, or of which nothing is known.
-    #[must_use]
-    pub fn new(ipv4_only: bool) -> Self {
-        Self(Arc::new(AtomicBool::new(ipv4_only)))
-    }
-
     /// Tells whether only IPv4 is used.
     #[must_use]
     pub fn is_ipv4_only(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_ipv4_only(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Says whether only IPv4 is to be used from now on.
+    pub fn set_ipv4_only(&self, ipv4_only: bool) {
+        self.0.store(ipv4_only, Ordering::Relaxed);
     }
 }
 
-/// A stream to a server, and by which way it goes.
+/// A stream to a server, by which way it goes, and what breaks it from outside.
 pub(super) struct Dialed {
     pub(super) stream: Stream,
     pub(super) over_ipv6: bool,
+    pub(super) cutter: Cutter,
 }
 
 /// Encryption of the connection. There is no STARTTLS: what is said before it can be forged.
@@ -86,12 +83,27 @@ pub enum Tls {
     None,
 }
 
+/// Breaks a connection from outside: whoever waits for it is told at once that it ended.
+#[derive(Debug)]
+pub struct Cutter(OwnedFd);
+
+impl Cutter {
+    /// Breaks the connection.
+    pub fn cut(&self) {
+        if let Err(error) = shutdown(&self.0, Shutdown::Both) {
+            debug!(%error, "a connection that was to be broken had ended already");
+        }
+    }
+}
+
 /// One address of several is given up after this time, so that a dead one (often IPv6) does not use up the whole.
 const ONE_ADDRESS: Duration = Duration::from_secs(10);
 /// A connection that carried nothing for this long is probed; NAT gateways forget silent ones after few minutes.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(120);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_COUNT: u32 = 3;
+/// Bytes that nobody acknowledges for this long, in milliseconds, went nowhere.
+const UNACKNOWLEDGED: u32 = 60_000;
 
 impl Connect {
     /// Returns a stream to the server that is safe to send a password over.
@@ -116,9 +128,10 @@ impl Connect {
 
     async fn dial_at_leisure(&self, ipv4_only: bool) -> Result<Dialed, Error> {
         let tcp = self.tcp(ipv4_only).await?;
+        let cutter = tcp.as_fd().try_clone_to_owned().map(Cutter).map_err(|e| self.unreachable(e.to_string()))?;
         let over_ipv6 = tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_ipv6());
         let stream = self.secured(tcp).await?;
-        Ok(Dialed { stream, over_ipv6 })
+        Ok(Dialed { stream, over_ipv6, cutter })
     }
 
     async fn secured(&self, tcp: TcpStream) -> Result<Stream, Error> {
@@ -198,6 +211,7 @@ fn tune(tcp: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(tcp, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(tcp, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(tcp, KEEPALIVE_COUNT)?;
+    sockopt::set_tcp_user_timeout(tcp, UNACKNOWLEDGED)?;
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! A signed-in connection, and the commands that are too small for a file of their own.
 
+use std::sync::{Arc, Weak};
+
 use tracing::warn;
 
 use super::connect::Dialed;
@@ -7,7 +9,7 @@ use super::connection::{Capabilities, Connection};
 use super::name::Namespace;
 use super::select::Selected;
 use super::sign_in::{Credentials, sign_in};
-use super::{Connect, Error, Quirks, RawName};
+use super::{Connect, Cutter, Error, Quirks, RawName};
 use crate::model::MailboxName;
 use crate::step;
 
@@ -25,6 +27,7 @@ pub struct Session {
     pub(super) namespace: Namespace,
     /// QRESYNC is enabled (RFC 7162 §3.2.3).
     pub(super) qresync: bool,
+    pub(super) cutter: Option<Arc<Cutter>>,
 }
 
 impl Session {
@@ -38,18 +41,31 @@ impl Session {
     /// [`Error::Unreachable`], [`Error::Certificate`], [`Error::Configuration`], [`Error::SignIn`],
     /// [`Error::Unavailable`], [`Error::Throttled`], [`Error::NotConnected`], or those of a connection that breaks.
     pub async fn open(connect: &Connect, credentials: &Credentials) -> Result<Self, Error> {
-        let Dialed { stream, over_ipv6 } = connect.dial(connect.route.is_ipv4_only()).await?;
-        match sign_in(stream, connect, credentials).await {
+        let dialed = connect.dial(connect.route.is_ipv4_only()).await?;
+        let over_ipv6 = dialed.over_ipv6;
+        match Self::sign_in(dialed, connect, credentials).await {
             // More than once this was a fault of Microsoft's on the one way and not on the other.
             Err(error @ Error::NotConnected { .. }) if over_ipv6 => {
                 let Ok(other_way) = connect.dial(true).await else { return Err(error) };
-                let session = sign_in(other_way.stream, connect, credentials).await?;
+                let session = Self::sign_in(other_way, connect, credentials).await?;
                 warn!("the server opens the mailbox over IPv4 only; IPv6 is left alone for some hours");
-                connect.route.set_ipv4_only();
+                connect.route.set_ipv4_only(true);
                 Ok(session)
             }
             result => result,
         }
+    }
+
+    async fn sign_in(dialed: Dialed, connect: &Connect, credentials: &Credentials) -> Result<Self, Error> {
+        let mut session = sign_in(dialed.stream, connect, credentials).await?;
+        session.cutter = Some(Arc::new(dialed.cutter));
+        Ok(session)
+    }
+
+    /// Returns what breaks the connection while somebody waits for it.
+    #[must_use]
+    pub fn cutter(&self) -> Option<Weak<Cutter>> {
+        self.cutter.as_ref().map(Arc::downgrade)
     }
 
     /// Returns what the server can do, less what the provider is known not to be able to.

@@ -22,6 +22,7 @@ mod store;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod watch;
 mod witness;
 
 pub use change::{FlagJob, Located, Refused};
@@ -31,9 +32,10 @@ pub use error::Error;
 pub use graveyard::Graveyard;
 pub use keywords::Keywords;
 pub use marker::Marker;
-pub use name::{FileRef, unique_name};
+pub use name::{FileRef, letters_of, unique_name, unique_of};
 pub use path::Layout;
 pub use relocate::RemoveJob;
 pub use root::Root;
 pub use scan::{Entry, Foreign, Scan, Stamp};
 pub use store::{Keyed, Maildir};
+pub use watch::{Happened, Watch};

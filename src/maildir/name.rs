@@ -94,6 +94,18 @@ pub(super) fn split(file: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// Returns the part of a file name that stays the same.
+#[must_use]
+pub fn unique_of(file: &[u8]) -> UniqueName {
+    UniqueName::new(split(file).0)
+}
+
+/// Returns the flag letters of a file name.
+#[must_use]
+pub fn letters_of(file: &[u8]) -> &[u8] {
+    letters(split(file).1).0
+}
+
 /// Returns the flag letters of an info, and what other programs put behind them after a further comma.
 pub(super) fn letters(info: &[u8]) -> (&[u8], &[u8]) {
     let Some(letters) = info.strip_prefix(b"2,") else { return (b"", b"") };

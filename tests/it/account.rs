@@ -234,6 +234,15 @@ impl Account {
         self.maildirs().iter().map(|dir| (self.mailbox_of(dir), mails(dir))).collect()
     }
 
+    /// Tells whether the two sides differ, also where a file comes or goes at this moment.
+    pub fn differs(&self, remote: Remote<'_>) -> bool {
+        let served = remote.mails().into_iter();
+        let served: Mailboxes =
+            served.map(|(name, mails)| (name, mails.into_iter().map(|(_, m)| m).collect())).collect();
+        let local = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.local()));
+        local.map_or(true, |local| !differences(&served, &local).is_empty())
+    }
+
     /// Panics, naming the difference, unless both sides have the same mailboxes with the same messages, each as often.
     #[track_caller]
     pub fn assert_equal(&self, remote: Remote<'_>) {

@@ -6,6 +6,11 @@
 mod account;
 mod cli;
 mod crash;
+mod daemon;
+mod daemon_control;
+mod daemon_service;
+mod daemon_there;
+mod daemon_trouble;
 mod demo;
 mod dovecot;
 mod faults_bytes;

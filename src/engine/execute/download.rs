@@ -1,6 +1,7 @@
 //! Delivers messages of the server here: fetched in ranges, written by a thread beside, made durable in batches.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::ledger::Meter;
 use crate::engine::op::{Op, Planned, Why};
+use crate::engine::report::Deed;
 use crate::imap::{self, Body, Fetched, Habit, Session};
 use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name};
 use crate::model::{
@@ -234,6 +236,7 @@ struct Arrived {
     content: ContentKey,
     internal_date: i64,
     inode: u64,
+    path: PathBuf,
     wanted: Wanted,
 }
 
@@ -267,7 +270,7 @@ fn deliver(
                     empty.insert(fetched.uid, want);
                     continue;
                 }
-                let arrived = write(&mut delivery, fetched, want)?;
+                let arrived = write(maildir, &mut delivery, fetched, want)?;
                 bytes += arrived.content.fingerprint.size;
                 batch.push(arrived);
                 if batch.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES || begun.elapsed() >= BATCH_AGE {
@@ -291,7 +294,7 @@ fn deliver(
     })
 }
 
-fn write(delivery: &mut Delivery<'_>, fetched: Fetched, wanted: Wanted) -> Result<Arrived, Error> {
+fn write(maildir: &Maildir, delivery: &mut Delivery<'_>, fetched: Fetched, wanted: Wanted) -> Result<Arrived, Error> {
     let Fetched { uid, flags, internal_date, body } = fetched;
     let source = match &body {
         Body::Memory(bytes) => Source::Memory(bytes),
@@ -304,7 +307,8 @@ fn write(delivery: &mut Delivery<'_>, fetched: Fetched, wanted: Wanted) -> Resul
     };
     let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
     let written = delivery.write(incoming)?;
-    Ok(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, wanted })
+    let path = maildir.path_of(&written.file);
+    Ok(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, path, wanted })
 }
 
 /// Makes written batches durable, and writes them down.
@@ -353,7 +357,8 @@ impl Finisher {
             if taken.contains(&arrived.name) {
                 continue;
             }
-            let Arrived { uid, name, flags, content, internal_date, inode, wanted } = arrived;
+            let Arrived { uid, name, flags, content, internal_date, inode, path, wanted } = arrived;
+            self.meter.changed(if flags.is_empty() { Deed::Arrived } else { Deed::Added }, path, None);
             let Wanted { link, name: kept, why } = wanted;
             let op = Op::Download { link, uid, name: kept, flags: flags.clone() };
             let entry = entry(&self.name, &Planned { op, why }, None);

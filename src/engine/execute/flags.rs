@@ -7,6 +7,7 @@ use super::Site;
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
+use crate::engine::report::Deed;
 use crate::imap::Session;
 use crate::maildir::{FlagJob, Located};
 use crate::model::{FlagChange, Flags, UidSet};
@@ -83,6 +84,13 @@ async fn finish(site: &Site<'_>, batch: &[Planned], outcome: &mut Outcome) -> Re
         };
         outcome.merged.insert(*link);
         writes.push((*link, agreed, site.entry(planned, None)));
+    }
+    let meter = site.pass.meter(&site.mailbox.name);
+    for (name, located) in changed.iter().filter_map(|(name, result)| Some((name, result.as_ref().ok()?))) {
+        let (now, before) = (site.maildir.path_of(&located.file), site.file(name).map(|f| site.maildir.path_of(&f)));
+        if before.as_ref() != Some(&now) {
+            meter.changed(Deed::Flagged, now, before);
+        }
     }
     let here = changed.values().filter(|result| result.is_ok()).count() as u64;
     site.pass.tally(&site.mailbox.name, |t| t.flags_local += here);

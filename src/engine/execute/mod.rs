@@ -15,6 +15,7 @@ use super::cycle::{Examined, Files, Outcome};
 use super::observe::raw_name;
 use super::op::{Op, Planned};
 use super::pass::{Pass, now_ms};
+use super::report::Pace;
 use super::{Error, flags::Mask};
 use crate::db::{Entry, Mailbox};
 use crate::imap::{RawName, Session};
@@ -149,11 +150,37 @@ pub(super) async fn add(site: &Site<'_>, mut plan: Vec<Planned>, outcome: &mut O
         site.enter(&mut session).await?;
         flags::merge(site, &mut session, merges, outcome).await?;
         relocate::move_there(site, &mut session, moves, outcome).await?;
-        upload::upload(site, &mut session, uploads, outcome).await?;
-        download::download(site, &mut session, downloads, outcome).await
+        let mut uploads = uploads;
+        while let Some(part) = next_part(site.pass, &mut uploads, outcome) {
+            upload::upload(site, &mut session, part, outcome).await?;
+        }
+        let mut downloads = downloads;
+        while let Some(part) = next_part(site.pass, &mut downloads, outcome) {
+            download::download(site, &mut session, part, outcome).await?;
+        }
+        Ok(())
     }
     .await;
     session.done(result)
+}
+
+/// How many messages a pass that has only so much time transfers between two looks at the clock.
+const PART: usize = 500;
+
+/// Takes the ops that are to be carried out next; none if there are none, or it is time to leave them to the next pass.
+fn next_part(pass: &Pass<'_>, ops: &mut Vec<Planned>, outcome: &mut Outcome) -> Option<Vec<Planned>> {
+    if ops.is_empty() {
+        return None;
+    }
+    if pass.time_is_up() {
+        outcome.left = true;
+        return None;
+    }
+    let rest = match pass.options.pace {
+        Pace::Thorough => Vec::new(),
+        Pace::Sliced(_) => ops.split_off(PART.min(ops.len())),
+    };
+    Some(std::mem::replace(ops, rest))
 }
 
 /// Carries out removals. The only way by which anything is removed on either side.

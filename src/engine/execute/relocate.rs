@@ -9,6 +9,7 @@ use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::observe::raw_name;
 use crate::engine::op::{Op, Planned, Why};
+use crate::engine::report::Deed;
 use crate::imap::Session;
 use crate::maildir::{FileRef, RemoveJob};
 use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, SkipReason, Uid, UidSet, UniqueName};
@@ -179,11 +180,13 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
         let (from, into) = (Arc::clone(&site.maildir), Arc::clone(&target.maildir));
         let moves: Vec<_> = jobs.iter().map(|job| RemoveJob { file: job.file.clone(), inode: None }).collect();
         let results = tokio::task::spawn_blocking(move || from.move_to(&moves, &into)).await??;
-        let mut writes = Vec::new();
-        for ((Job { planned, link, intent, .. }, id), result) in jobs.into_iter().zip(ids).zip(results) {
+        let (mut writes, meter) = (Vec::new(), site.pass.meter(&to));
+        for ((Job { planned, file, link, intent, .. }, id), result) in jobs.into_iter().zip(ids).zip(results) {
             let LinkState::Downloading { uid, flags, .. } = intent.state else { continue };
             match result {
                 Ok(located) => {
+                    let (now, before) = (target.maildir.path_of(&located.file), site.maildir.path_of(&file));
+                    meter.changed(Deed::Moved, now, Some(before));
                     let state = LinkState::Synced { uid, name: located.file.unique(), flags };
                     let new = Link { id, state, inode: Some(located.inode), ..link.clone() };
                     writes.push((link.id, new, site.entry(&planned, None)));

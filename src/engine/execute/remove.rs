@@ -14,6 +14,7 @@ use super::{Site, Trash};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
+use crate::engine::report::Deed;
 use crate::imap::{self, Body, Fetched, Session};
 use crate::maildir::{RemoveJob, Source};
 use crate::model::{Flags, Link, LinkId, Uid, UidSet, UniqueName};
@@ -42,9 +43,11 @@ pub(super) async fn remove_here(site: &Site<'_>, ops: Vec<Planned>, outcome: &mu
         let removed = move || Ok::<_, Error>((graveyard.today(&name)?, maildir.remove(&removals, &graveyard, &name)?));
         let (grave, results) = tokio::task::spawn_blocking(removed).await??;
         let mut writes = Vec::new();
-        for ((planned, link, _), result) in jobs.into_iter().zip(results) {
+        let meter = site.pass.meter(&site.mailbox.name);
+        for ((planned, link, job), result) in jobs.into_iter().zip(results) {
             match result {
                 Ok(located) => {
+                    meter.changed(Deed::Removed, site.maildir.path_of(&job.file), None);
                     let kept = grave.path_of(&located.file).to_string_lossy().into_owned();
                     writes.push((link, site.entry(planned, Some(kept))));
                 }

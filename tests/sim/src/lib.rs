@@ -157,7 +157,7 @@ impl Server {
     /// # Errors
     /// If no loopback port can be opened.
     pub fn start(options: impl Into<Options>) -> io::Result<Self> {
-        let (door, server, stopped) = Self::open(options.into())?;
+        let (door, server, stopped) = Self::open(options.into(), 0)?;
         tokio::spawn(accept(door, server.shared.clone(), stopped));
         Ok(server)
     }
@@ -167,7 +167,15 @@ impl Server {
     /// # Errors
     /// If no loopback port or no thread can be had.
     pub fn spawn(options: impl Into<Options>) -> io::Result<Self> {
-        let (door, mut server, stopped) = Self::open(options.into())?;
+        Self::spawn_on(options, 0)
+    }
+
+    /// Starts a server like [`Self::spawn`] on the port that an earlier one had: to the client it was restarted.
+    ///
+    /// # Errors
+    /// If the port is taken, or no thread can be had.
+    pub fn spawn_on(options: impl Into<Options>, port: u16) -> io::Result<Self> {
+        let (door, mut server, stopped) = Self::open(options.into(), port)?;
         let shared = server.shared.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let run = move || runtime.block_on(accept(door, shared, stopped));
@@ -175,9 +183,9 @@ impl Server {
         Ok(server)
     }
 
-    fn open(options: Options) -> io::Result<(Door, Self, oneshot::Receiver<()>)> {
+    fn open(options: Options, port: u16) -> io::Result<(Door, Self, oneshot::Receiver<()>)> {
         let Options { profile, language, ca, ipv6 } = options;
-        let door = Door::open(ipv6, ca)?;
+        let door = Door::open(port, ipv6, ca)?;
         let (port, ipv6) = (door.ipv4.local_addr()?.port(), door.ipv6.is_some());
         let (stop, stopped) = oneshot::channel();
         let inner = Inner { state: State::new(profile, language), ..Inner::default() };
@@ -310,10 +318,10 @@ struct Door {
 }
 
 impl Door {
-    /// Listens on loopback; on ::1 at the same port if that is wanted and there is IPv6.
-    fn open(ipv6: bool, ca: Option<Ca>) -> io::Result<Self> {
+    /// Listens on loopback, at any port if it is 0; on ::1 at the same port if that is wanted and there is IPv6.
+    fn open(port: u16, ipv6: bool, ca: Option<Ca>) -> io::Result<Self> {
         loop {
-            let ipv4 = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let ipv4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
             ipv4.set_nonblocking(true)?;
             if !ipv6 {
                 return Ok(Self { ipv4, ipv6: None, ca });
@@ -324,7 +332,7 @@ impl Door {
                     return Ok(Self { ipv4, ipv6: Some(ipv6), ca });
                 }
                 // Somebody else has that port there: another one.
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && port == 0 => {}
                 Err(_) => return Ok(Self { ipv4, ipv6: None, ca }),
             }
         }

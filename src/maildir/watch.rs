@@ -1,0 +1,186 @@
+//! Tells when something happens in the directories of an account (inotify). What is told is only that something did, and
+//! to which files: what it means is for a scan to find out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+use tokio::io::unix::AsyncFd;
+
+/// What happened since it was asked last.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Happened {
+    /// Files by their maildir, relative to the root, and their name with its info: whether each came last, or went.
+    pub files: BTreeMap<PathBuf, BTreeMap<Vec<u8>, bool>>,
+    /// There may be other directories than those that are watched, or more happened than could be told: everything is to be
+    /// looked at, and to be watched anew.
+    pub anything: bool,
+}
+
+/// Watches the maildirs below a root. Reading a file is no event, so mail readers cost nothing until they change something.
+#[derive(Debug)]
+pub struct Watch {
+    inotify: AsyncFd<OwnedFd>,
+    /// The maildirs whose `new` or `cur` are watched, and, without one, directories that maildirs are in.
+    places: BTreeMap<i32, Option<PathBuf>>,
+}
+
+/// The kernel's buffer of one read; events are at most 272 bytes.
+const BUFFER: usize = 16 * 1024;
+
+impl Watch {
+    /// Watches a root and these maildirs in it, relative to it. What happened until now was not seen: whoever looks, looks
+    /// after this.
+    ///
+    /// # Errors
+    /// The system's, where there may be no more watchers (`fs.inotify.max_user_instances`) or watches
+    /// (`fs.inotify.max_user_watches`).
+    pub fn new<'a>(root: &Path, maildirs: impl Iterator<Item = &'a PathBuf>) -> io::Result<Self> {
+        let inotify = crate::readiness::readable(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)?;
+        let mut watch = Self { inotify, places: BTreeMap::new() };
+        watch.add(root, None)?;
+        if watch.places.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        for maildir in maildirs {
+            for above in maildir.ancestors().filter(|above| !above.as_os_str().is_empty()) {
+                watch.add(&root.join(above), None)?;
+            }
+            for part in ["new", "cur"] {
+                watch.add(&root.join(maildir).join(part), Some(maildir.clone()))?;
+            }
+        }
+        Ok(watch)
+    }
+
+    fn add(&mut self, path: &Path, place: Option<PathBuf>) -> io::Result<()> {
+        let names = WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::CREATE;
+        let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
+        // A file that is written in place is one when it is closed.
+        match inotify::add_watch(self.inotify.get_ref(), path, names | itself | WatchFlags::CLOSE_WRITE) {
+            Ok(number) => drop(self.places.insert(number, place)),
+            // Gone again: whoever listed it finds that out.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Waits until something happens. Safe to cancel.
+    ///
+    /// # Errors
+    /// The system's; the watch is of no more use then.
+    pub async fn next(&self) -> io::Result<Happened> {
+        loop {
+            let mut ready = self.inotify.readable().await?;
+            let mut buffer = [MaybeUninit::uninit(); BUFFER];
+            let mut reader = Reader::new(ready.get_inner(), &mut buffer);
+            let (mut happened, mut events) = (Happened::default(), 0);
+            // What follows is told by the next call: a storm is no reason to keep all of it.
+            while events < MOST {
+                match reader.next() {
+                    Ok(event) => note(&mut happened, &event, &self.places),
+                    Err(Errno::WOULDBLOCK) => break,
+                    Err(error) => return Err(error.into()),
+                }
+                events += 1;
+            }
+            // Else what is in the buffer would be lost.
+            while !reader.is_buffer_empty() {
+                note(&mut happened, &reader.next()?, &self.places);
+            }
+            if events < MOST {
+                ready.clear_ready();
+            }
+            if happened != Happened::default() {
+                return Ok(happened);
+            }
+        }
+    }
+}
+
+/// As many events are told in one go, or a few more.
+const MOST: usize = 512;
+
+fn note(happened: &mut Happened, event: &inotify::Event<'_>, places: &BTreeMap<i32, Option<PathBuf>>) {
+    let flags = event.events();
+    let unsure = ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED | ReadFlags::MOVE_SELF | ReadFlags::DELETE_SELF;
+    match (places.get(&event.wd()), event.file_name()) {
+        _ if flags.intersects(unsure) => happened.anything = true,
+        (Some(None), _) => happened.anything |= flags.contains(ReadFlags::ISDIR),
+        (Some(Some(maildir)), Some(name)) if !name.to_bytes().starts_with(b".") => {
+            let came = flags.intersects(ReadFlags::MOVED_TO | ReadFlags::CREATE | ReadFlags::CLOSE_WRITE);
+            happened.files.entry(maildir.clone()).or_default().insert(name.to_bytes().to_vec(), came);
+        }
+        (Some(Some(_)) | None, _) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn maildir(root: &Path, name: &str) -> PathBuf {
+        ["tmp", "new", "cur"].iter().for_each(|part| fs::create_dir_all(root.join(name).join(part)).unwrap());
+        root.join(name)
+    }
+
+    fn files(files: &[(&str, bool)]) -> Happened {
+        let files = files.iter().map(|(name, came)| (name.as_bytes().to_vec(), *came)).collect();
+        Happened { files: BTreeMap::from([("INBOX".into(), files)]), anything: false }
+    }
+
+    #[tokio::test]
+    async fn what_happens_to_files_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = maildir(dir.path(), "INBOX");
+        let watch = Watch::new(dir.path(), [PathBuf::from("INBOX")].iter()).unwrap();
+        fs::write(inbox.join("tmp/a"), "x").unwrap();
+        fs::write(dir.path().join(".postkeep"), "x").unwrap();
+        fs::rename(inbox.join("tmp/a"), inbox.join("new/a")).unwrap();
+        assert_eq!(watch.next().await.unwrap(), files(&[("a", true)]));
+        fs::read(inbox.join("new/a")).unwrap();
+        fs::rename(inbox.join("new/a"), inbox.join("cur/a:2,S")).unwrap();
+        assert_eq!(watch.next().await.unwrap(), files(&[("a", false), ("a:2,S", true)]));
+        fs::remove_file(inbox.join("cur/a:2,S")).unwrap();
+        assert_eq!(watch.next().await.unwrap(), files(&[("a:2,S", false)]));
+        fs::write(inbox.join("new/b"), "written in place").unwrap();
+        assert_eq!(watch.next().await.unwrap(), files(&[("b", true)]));
+    }
+
+    #[tokio::test]
+    async fn what_happens_to_directories_may_be_anything() {
+        let deeds: [fn(&Path); 4] = [
+            |root| fs::create_dir(root.join("Lists/go")).unwrap(),
+            |root| fs::rename(root.join("INBOX"), root.join("elsewhere")).unwrap(),
+            |root| fs::remove_dir_all(root.join("Lists/rust")).unwrap(),
+            |root| fs::remove_dir(root.join("INBOX/cur")).unwrap(),
+        ];
+        for deed in deeds {
+            let dir = tempfile::tempdir().unwrap();
+            let maildirs = ["INBOX", "Lists/rust"].map(PathBuf::from);
+            maildirs.iter().for_each(|path| drop(maildir(dir.path(), path.to_str().unwrap())));
+            let watch = Watch::new(dir.path(), maildirs.iter()).unwrap();
+            deed(dir.path());
+            assert!(watch.next().await.unwrap().anything);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_storm_is_told_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = maildir(dir.path(), "INBOX");
+        let watch = Watch::new(dir.path(), [PathBuf::from("INBOX")].iter()).unwrap();
+        (0..2000).for_each(|n| fs::write(inbox.join(format!("new/{n}")), "").unwrap());
+        let mut seen = 0;
+        while seen < 2000 {
+            seen += watch.next().await.unwrap().files[Path::new("INBOX")].len();
+        }
+        assert_eq!(seen, 2000);
+    }
+}

@@ -1,0 +1,134 @@
+//! The daemon mirrors at once what happens, on either side.
+
+use std::fs;
+
+use postkeep_sim::Profile;
+
+use crate::daemon::{Daemon, NO_SWEEP, message, scene};
+
+#[test]
+fn a_message_there_becomes_a_file_here() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    server.state().append("INBOX", &message("first"), &[], 1000);
+    let daemon = Daemon::start(&account);
+    daemon.until("the first pass", || account.files("INBOX").len() == 1);
+    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    server.state().append("INBOX", &message("second"), &["\\Seen"], 2000);
+    daemon.until_equal(&account, &server);
+    assert_eq!(account.files("INBOX").len(), 2);
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+#[test]
+fn flags_cross_both_ways() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    server.state().append("INBOX", &message("a"), &[], 1000);
+    let daemon = Daemon::start(&account);
+    daemon.until_equal(&account, &server);
+    let path = account.files("INBOX").remove(0);
+    let path = account.set_info(&path, "S");
+    daemon.until("the flag on the server", || server.state().mailbox("INBOX").messages[&1].flags.contains("\\Seen"));
+    server.state().set_flags("INBOX", 1, &["\\Seen", "\\Flagged"]);
+    daemon.until("the flag here", || account.files("INBOX")[0].to_string_lossy().ends_with(":2,FS"));
+    assert!(!path.exists());
+    daemon.until_equal(&account, &server);
+}
+
+#[test]
+fn a_file_here_becomes_a_message_there() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let daemon = Daemon::start(&account);
+    daemon.until("the maildir", || account.mailbox("INBOX").join("cur").is_dir());
+    account.deliver("INBOX", &message("written here"));
+    daemon.until("the upload", || server.state().mailbox("INBOX").messages.len() == 1);
+    daemon.until_equal(&account, &server);
+}
+
+#[test]
+fn a_file_that_is_still_written_waits_until_it_is_whole() {
+    use std::io::Write;
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let daemon = Daemon::start(&account);
+    daemon.until("the maildir", || account.mailbox("INBOX").join("cur").is_dir());
+    let whole = message("grows").repeat(20);
+    let mut file = fs::File::create(account.mailbox("INBOX").join("new/1.grows")).unwrap();
+    for part in whole.chunks(100) {
+        file.write_all(part).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(60));
+    }
+    drop(file);
+    daemon.until("the upload", || !server.state().mailbox("INBOX").messages.is_empty());
+    daemon.until_equal(&account, &server);
+    assert_eq!(server.state().mailbox("INBOX").messages.len(), 1);
+}
+
+#[test]
+fn new_mailboxes_are_made_on_the_other_side() {
+    let (server, account) = scene(Profile::Full, "poll_interval = \"1s\"");
+    let daemon = Daemon::start(&account);
+    account.deliver("Lists/here", &message("here"));
+    daemon.until("the mailbox there", || server.state().mailboxes.contains_key("Lists/here"));
+    server.state().create("Lists/there");
+    server.state().append("Lists/there", &message("there"), &[], 1000);
+    daemon.until("the maildir here", || account.files("Lists/there").len() == 1);
+    // What happens in a maildir that was just made is seen as well.
+    account.deliver("Lists/there", &message("answer"));
+    daemon.until_equal(&account, &server);
+}
+
+#[test]
+fn removals_cross_after_everything_was_looked_at() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    for subject in ["a", "b", "c"] {
+        server.state().append("INBOX", &message(subject), &[], 1000);
+    }
+    let daemon = Daemon::start(&account);
+    daemon.until_equal(&account, &server);
+    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    fs::remove_file(account.files("INBOX").remove(0)).unwrap();
+    daemon.until("the expunge", || server.state().mailbox("INBOX").messages.len() == 2);
+    let uid = *server.state().mailbox("INBOX").messages.keys().next().unwrap();
+    server.state().expunge("INBOX", uid);
+    daemon.until("the removal", || account.files("INBOX").len() == 1);
+    daemon.until_equal(&account, &server);
+}
+
+#[test]
+fn a_move_here_is_a_move_there_and_the_other_way_round() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    server.state().create("Archive");
+    server.state().append("INBOX", &message("a"), &[], 1000);
+    server.state().append("INBOX", &message("b"), &[], 1000);
+    let daemon = Daemon::start(&account);
+    daemon.until_equal(&account, &server);
+    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    drop(server.take_commands());
+    let path = account.files("INBOX").remove(0);
+    account.move_to(&path, "Archive");
+    daemon.until("the move there", || server.state().mailbox("Archive").messages.len() == 1);
+    daemon.until_equal(&account, &server);
+    assert!(server.take_commands().iter().any(|c| c.name == "UID MOVE"), "it was not moved");
+    daemon.rest(&account);
+    let inode = |mailbox: &str| {
+        use std::os::unix::fs::MetadataExt;
+        account.files(mailbox).iter().map(|path| fs::metadata(path).unwrap().ino()).collect::<Vec<_>>()
+    };
+    let file = inode("INBOX");
+    let uid = *server.state().mailbox("INBOX").messages.keys().next().unwrap();
+    server.state().move_message("INBOX", uid, "Archive");
+    daemon.until("the move here", || account.files("Archive").len() == 2);
+    daemon.until_equal(&account, &server);
+    assert!(inode("Archive").contains(&file[0]), "it was downloaded again");
+}
+
+#[test]
+fn what_the_daemon_did_itself_is_no_work() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let daemon = Daemon::start(&account);
+    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    server.state().append("INBOX", &message("a"), &[], 1000);
+    daemon.until_equal(&account, &server);
+    daemon.rest(&account);
+    let scans = daemon.log().matches("files changed").count();
+    assert_eq!(scans, 0, "{}", daemon.log());
+}
