@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::error::failed;
@@ -19,6 +20,8 @@ pub struct FlagJob {
     pub change: FlagChange,
     /// Where the message is and its whole name, if known; saves a listing.
     pub file: Option<FileRef>,
+    /// Its inode number: a file of its name with another one is another message, and is left alone.
+    pub inode: u64,
 }
 
 /// A message file as it is after something was done to it.
@@ -69,7 +72,7 @@ impl Maildir {
         let keywords = self.keywords_for(jobs.iter().map(|job| &job.change.add))?;
         crate::step::before("change flags");
         let mut touched = BTreeSet::new();
-        let mut change = |job: &FlagJob, file: &FileRef| self.change(file, &job.change, &keywords, &mut touched);
+        let mut change = |job: &FlagJob, file: &FileRef| self.change(job, file, &keywords, &mut touched);
         let mut done = Vec::with_capacity(jobs.len());
         for job in jobs {
             done.push(match &job.file {
@@ -92,15 +95,16 @@ impl Maildir {
     }
 
     /// Gives messages that a mail reader moved here out of another maildir the letters that their keywords have here, if
-    /// their letters say there exactly the keywords that they had: then the reader left them as they were. Letters that
-    /// meant nothing there go. Returns the flags of those that were renamed, durably.
+    /// their letters say there exactly the keywords that they `had`: then the reader left them as they were. Letters that
+    /// meant nothing there go. A file with another inode number than it had is left alone. Returns the flags of those
+    /// that were renamed, durably.
     ///
     /// # Errors
     /// Those that are not about one message; then some may have been renamed.
     pub fn respell(
         &self,
         from: &Self,
-        had: &BTreeMap<UniqueName, Flags>,
+        had: &BTreeMap<UniqueName, (Flags, u64)>,
     ) -> Result<BTreeMap<UniqueName, Flags>, Error> {
         if had.is_empty() {
             return Ok(BTreeMap::new());
@@ -110,13 +114,14 @@ impl Maildir {
         let mut strays = self.find(&had.keys().cloned().collect())?;
         strays.retain(|name, file| {
             let meant = words(&name::flags(file.file_name(), &there));
-            had.get(name).is_some_and(|had| words(had) == meant)
+            had.get(name).is_some_and(|(had, _)| words(had) == meant)
         });
-        let here = self.keywords_for(strays.keys().filter_map(|name| had.get(name)))?;
+        let here = self.keywords_for(strays.keys().filter_map(|name| Some(&had.get(name)?.0)))?;
         let (mut done, mut touched) = (BTreeMap::new(), BTreeSet::new());
         for (name, file) in strays {
             let after = file.translated(&name, &there, &here);
-            if after == file {
+            let expected = had.get(&name).map(|(_, inode)| *inode);
+            if after == file || expected.is_none() || self.inode_of(&file)? != expected {
                 continue;
             }
             let (source, target) = (self.place(file.place), self.place(after.place));
@@ -135,18 +140,19 @@ impl Maildir {
     /// Renames one file and notes the directories that it touches.
     fn change(
         &self,
+        job: &FlagJob,
         file: &FileRef,
-        change: &FlagChange,
         keywords: &Keywords,
         touched: &mut BTreeSet<Place>,
     ) -> Result<Result<Located, Refused>, Error> {
         let path = || self.path_of(file);
-        let inode = match sys::look(self.place(file.place), file.file_name()) {
-            Ok(Some((inode, rustix::fs::FileType::RegularFile))) => inode,
-            Ok(None | Some(_)) => return Ok(Err(Refused::Vanished)),
-            Err(error) => return Err(failed("look at", &path())(error)),
-        };
-        let after = file.changed(change, keywords);
+        // Somebody may have put another message under its name, whose flags these are not.
+        match self.inode_of(file)? {
+            Some(inode) if inode == job.inode => {}
+            Some(_) => return Ok(Err(Refused::Changed)),
+            None => return Ok(Err(Refused::Vanished)),
+        }
+        let after = file.changed(&job.change, keywords);
         if after != *file {
             let (from, to) = (self.place(file.place), self.place(after.place));
             match sys::rename(from, file.file_name(), to, after.file_name()) {
@@ -162,6 +168,15 @@ impl Maildir {
             }
         }
         let flags = name::flags(after.file_name(), keywords);
-        Ok(Ok(Located { file: after, flags, inode }))
+        Ok(Ok(Located { file: after, flags, inode: job.inode }))
+    }
+
+    /// Returns the inode number of a regular file.
+    fn inode_of(&self, file: &FileRef) -> Result<Option<u64>, Error> {
+        match sys::look(self.place(file.place), file.file_name()) {
+            Ok(Some((inode, FileType::RegularFile))) => Ok(Some(inode)),
+            Ok(None | Some(_)) => Ok(None),
+            Err(error) => Err(failed("look at", &self.path_of(file))(error)),
+        }
     }
 }

@@ -9,8 +9,8 @@ use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
 use crate::engine::report::Deed;
 use crate::imap::Session;
-use crate::maildir::{FlagJob, Located};
-use crate::model::{FlagChange, Flags, UidSet};
+use crate::maildir::{FlagJob, Located, Refused};
+use crate::model::{FlagChange, Flags, UidSet, UniqueName};
 
 /// How many messages one commit is about.
 const BATCH: usize = 2000;
@@ -52,23 +52,26 @@ pub(super) async fn merge(
 }
 
 async fn finish(site: &Site<'_>, batch: &[Planned], outcome: &mut Outcome) -> Result<(), Error> {
-    let jobs: Vec<FlagJob> = batch
-        .iter()
-        .filter_map(|planned| match &planned.op {
-            Op::MergeFlags { name, local, .. } if !local.is_empty() => {
-                Some(FlagJob { name: name.clone(), change: local.clone(), file: site.file(name) })
+    let mut jobs = Vec::new();
+    let mut changed: BTreeMap<UniqueName, Result<Located, Refused>> = BTreeMap::new();
+    for planned in batch {
+        let Op::MergeFlags { link, name, local, .. } = &planned.op else { continue };
+        if local.is_empty() {
+            continue;
+        }
+        match site.inode_of(*link, name).await? {
+            Some(inode) => {
+                jobs.push(FlagJob { name: name.clone(), change: local.clone(), file: site.file(name), inode });
             }
-            _ => None,
-        })
-        .collect();
-    let changed = if jobs.is_empty() {
-        BTreeMap::new()
-    } else {
+            None => drop(changed.insert(name.clone(), Err(Refused::Changed))),
+        }
+    }
+    if !jobs.is_empty() {
         let maildir = Arc::clone(&site.maildir);
         let names: Vec<_> = jobs.iter().map(|job| job.name.clone()).collect();
         let results = tokio::task::spawn_blocking(move || maildir.change_flags(&jobs)).await??;
-        names.into_iter().zip(results).collect::<BTreeMap<_, _>>()
-    };
+        changed.extend(names.into_iter().zip(results));
+    }
 
     let mut writes = Vec::new();
     for planned in batch {

@@ -19,7 +19,7 @@ use super::report::Pace;
 use super::{Error, flags::Mask};
 use crate::db::{Entry, Mailbox};
 use crate::imap::{RawName, Session};
-use crate::maildir::{FileRef, Located, Maildir};
+use crate::maildir::{FileRef, Keyed, Located, Maildir};
 use crate::model::{Link, LinkId, MailboxName, Side, UniqueName};
 
 /// Where mails that are to be thrown away go on the server.
@@ -91,6 +91,20 @@ impl<'a> Site<'a> {
     fn holds(&self, inode: u64, link: LinkId) -> bool {
         let known = self.base.get(&link).is_some_and(|link| link.inode == Some(inode));
         known || self.inodes.is_some_and(|read| read.get(&link) == Some(&inode))
+    }
+
+    /// Returns the inode number of the file that holds the message of a link: a file that has its name meanwhile, but not
+    /// its content, is another message. `None` if that is not known.
+    async fn inode_of(&self, link: LinkId, name: &UniqueName) -> Result<Option<u64>, Error> {
+        let Some(known) = self.base.get(&link) else { return Ok(None) };
+        let Some(seen) = self.seen(name) else { return Ok(known.inode) };
+        if self.holds(seen.inode, link) {
+            return Ok(Some(seen.inode));
+        }
+        let maildir = Arc::clone(&self.maildir);
+        let keyed = tokio::task::spawn_blocking(move || maildir.key(&seen.file)).await?;
+        let is_it = |keyed: &Keyed| known.content.is_some_and(|content| keyed.keys.is(content));
+        Ok(keyed.ok().filter(is_it).map(|keyed| keyed.inode))
     }
 
     /// Returns a journal entry about an op.

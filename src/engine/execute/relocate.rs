@@ -11,7 +11,7 @@ use crate::engine::observe::raw_name;
 use crate::engine::op::{Op, Planned, Why};
 use crate::engine::report::Deed;
 use crate::imap::Session;
-use crate::maildir::{FileRef, RemoveJob};
+use crate::maildir::RemoveJob;
 use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, SkipReason, Uid, UidSet, UniqueName};
 
 /// Returns the row of a message that stays on the server, though it has no file any more.
@@ -113,9 +113,10 @@ async fn respell(site: &Site<'_>, target: &Place, ops: &[Planned]) -> Result<BTr
     let had = ops.iter().filter_map(|planned| {
         let Op::Move { link, name, .. } = &planned.op else { return None };
         let LinkState::Synced { flags, .. } = &site.base.get(link)?.state else { return None };
-        flags.keywords().next().is_some().then(|| (name.clone(), flags.clone()))
+        let inode = site.base.get(link)?.inode?;
+        flags.keywords().next().is_some().then(|| (name.clone(), (flags.clone(), inode)))
     });
-    let had: BTreeMap<UniqueName, Flags> = had.collect();
+    let had: BTreeMap<UniqueName, (Flags, u64)> = had.collect();
     let (from, into) = (Arc::clone(&site.maildir), Arc::clone(&target.maildir));
     Ok(tokio::task::spawn_blocking(move || into.respell(&from, &had)).await??)
 }
@@ -158,12 +159,15 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
         let mut jobs = Vec::new();
         for planned in ops {
             let Op::Follow { link, name, into, uid, .. } = &planned.op else { continue };
-            let found = (site.file(name), site.base.get(link));
+            let found = (site.file(name), site.base.get(link), site.inode_of(*link, name).await?);
             match found {
-                (Some(file), Some(link)) => match intent(link, name, *uid, foreign_flags(site, &planned, name)) {
-                    Some(intent) => jobs.push(Job { file, link: link.clone(), into: *into, intent, planned }),
-                    None => outcome.left = true,
-                },
+                (Some(file), Some(link), Some(inode)) => {
+                    let job = RemoveJob { file, inode: Some(inode) };
+                    match intent(link, name, *uid, foreign_flags(site, &planned, name)) {
+                        Some(intent) => jobs.push(Job { job, link: link.clone(), into: *into, intent, planned }),
+                        None => outcome.left = true,
+                    }
+                }
                 _ => outcome.left = true,
             }
         }
@@ -178,14 +182,14 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
             }
         };
         let (from, into) = (Arc::clone(&site.maildir), Arc::clone(&target.maildir));
-        let moves: Vec<_> = jobs.iter().map(|job| RemoveJob { file: job.file.clone(), inode: None }).collect();
+        let moves: Vec<_> = jobs.iter().map(|job| job.job.clone()).collect();
         let results = tokio::task::spawn_blocking(move || from.move_to(&moves, &into)).await??;
         let (mut writes, meter) = (Vec::new(), site.pass.meter(&to));
-        for ((Job { planned, file, link, intent, .. }, id), result) in jobs.into_iter().zip(ids).zip(results) {
+        for ((Job { planned, job, link, intent, .. }, id), result) in jobs.into_iter().zip(ids).zip(results) {
             let LinkState::Downloading { uid, flags, .. } = intent.state else { continue };
             match result {
                 Ok(located) => {
-                    let (now, before) = (target.maildir.path_of(&located.file), site.maildir.path_of(&file));
+                    let (now, before) = (target.maildir.path_of(&located.file), site.maildir.path_of(&job.file));
                     meter.changed(Deed::Moved, now, Some(before));
                     let state = LinkState::Synced { uid, name: located.file.unique(), flags };
                     let new = Link { id, state, inode: Some(located.inode), ..link.clone() };
@@ -216,7 +220,7 @@ pub(super) async fn follow(site: &Site<'_>, ops: Vec<Planned>, outcome: &mut Out
 /// A file that follows its message.
 struct Job {
     planned: Planned,
-    file: FileRef,
+    job: RemoveJob,
     link: Link,
     into: Option<LinkId>,
     intent: NewLink,

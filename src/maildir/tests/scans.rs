@@ -12,9 +12,10 @@ fn touch(maildir: &Maildir, name: &[u8]) {
     std::fs::write(maildir.path().join(std::ffi::OsStr::from_bytes(name)), "text").unwrap();
 }
 
-fn job(name: &str, add: &str, remove: &str, file: Option<FileRef>) -> FlagJob {
-    let change = FlagChange { add: flags(add), remove: flags(remove) };
-    FlagJob { name: UniqueName::new(name.as_bytes()), change, file }
+fn job(inbox: &Maildir, name: &str, add: &str, remove: &str, file: Option<FileRef>) -> FlagJob {
+    let (name, change) = (UniqueName::new(name.as_bytes()), FlagChange { add: flags(add), remove: flags(remove) });
+    let inode = inbox.scan_once().unwrap().get(&name).map_or(0, |entry| entry.inode);
+    FlagJob { name, change, file, inode }
 }
 
 fn listed(scan: &Scan) -> Vec<String> {
@@ -59,7 +60,7 @@ fn files_with_one_name_are_told_apart() {
     assert_eq!(listed(&scan), ["cur/1.a:2,F", "new/1.b"]);
     let doubles: Vec<_> = scan.doubles.iter().map(FileRef::path).collect();
     assert_eq!(doubles, [Path::new("cur/1.a:2,S"), Path::new("new/1.a")]);
-    let located = inbox.change_flags(&[job("1.a", "\\Draft", "", None)]).unwrap().remove(0).unwrap();
+    let located = inbox.change_flags(&[job(&inbox, "1.a", "\\Draft", "", None)]).unwrap().remove(0).unwrap();
     assert_eq!(located.file.path(), Path::new("cur/1.a:2,DF"), "the one that the scan kept");
 }
 
@@ -123,14 +124,14 @@ fn flags_are_changed_from_what_they_are_now() {
     let file = |place, name: &str| Some(FileRef::new(place, name.as_bytes()));
     let long = "l".repeat(251);
     let jobs = [
-        job("1.a", "\\Seen", "", file(Place::New, "1.a")),
+        job(&inbox, "1.a", "\\Seen", "", file(Place::New, "1.a")),
         // Known under an old name: a mail reader has changed it meanwhile.
-        job("1.b", "\\Flagged", "", file(Place::New, "1.b")),
-        job("1.c", "\\Seen work", "\\Flagged", None),
-        job("1.d", "", "\\Seen", file(Place::New, "1.d")),
-        job("1.e", "\\Seen", "", file(Place::Cur, "1.e:2,")),
-        job("1.f", "\\Seen", "", file(Place::Cur, "1.f:2,")),
-        job(&long, "\\Seen \\Flagged", "", None),
+        job(&inbox, "1.b", "\\Flagged", "", file(Place::New, "1.b")),
+        job(&inbox, "1.c", "\\Seen work", "\\Flagged", None),
+        job(&inbox, "1.d", "", "\\Seen", file(Place::New, "1.d")),
+        job(&inbox, "1.e", "\\Seen", "", file(Place::Cur, "1.e:2,")),
+        job(&inbox, "1.f", "\\Seen", "", file(Place::Cur, "1.f:2,")),
+        job(&inbox, &long, "\\Seen \\Flagged", "", None),
     ];
     let done = inbox.change_flags(&jobs).unwrap();
     let paths: Vec<_> = done
@@ -152,6 +153,20 @@ fn flags_are_changed_from_what_they_are_now() {
             (entry.file(), entry.flags, entry.inode),
             (located.file.clone(), located.flags.clone(), located.inode)
         );
+    }
+}
+
+#[test]
+fn a_file_that_took_the_name_of_another_keeps_its_flags() {
+    let Fixture { inbox, directory: _kept, .. } = fixture();
+    let known = |place, name: &str| Some(FileRef::new(place, name.as_bytes()));
+    for (name, file) in [("1.a", known(Place::New, "1.a")), ("1.a", None), ("1.a", known(Place::Cur, "1.a:2,S"))] {
+        touch(&inbox, b"new/1.a");
+        let job = job(&inbox, name, "\\Flagged", "", file.clone());
+        touch(&inbox, b"tmp/2.b");
+        std::fs::rename(inbox.path().join("tmp/2.b"), inbox.path().join("new/1.a")).unwrap();
+        assert_eq!(inbox.change_flags(&[job]).unwrap(), [Err(Refused::Changed)], "{file:?}");
+        assert_eq!(listed(&inbox.scan().unwrap()), ["new/1.a"], "{file:?}");
     }
 }
 

@@ -22,9 +22,11 @@ fn witnessed() -> (Fixture, Stamp) {
 }
 
 fn flag(inbox: &Maildir, name: &str, add: &str) -> Result<Located, Refused> {
-    let file = inbox.scan_once().unwrap().get(&UniqueName::new(name.as_bytes())).map(|entry| entry.file());
+    let (scan, name) = (inbox.scan_once().unwrap(), UniqueName::new(name.as_bytes()));
+    let found = scan.get(&name).map(|entry| (entry.file(), entry.inode));
+    let (file, inode) = found.unzip();
     let change = FlagChange { add: flags(add), remove: Flags::new() };
-    let job = FlagJob { name: UniqueName::new(name.as_bytes()), change, file };
+    let job = FlagJob { name, change, file, inode: inode.unwrap_or_default() };
     inbox.change_flags(&[job]).unwrap().remove(0)
 }
 
@@ -120,9 +122,10 @@ fn what_somebody_else_did_leaves_no_stamp() {
 fn what_somebody_did_in_our_place_is_not_our_doing() {
     let (fixture, _) = witnessed();
     let change = FlagChange { add: flags("\\Flagged"), remove: Flags::new() };
-    let file = FileRef::new(Place::Cur, b"1.a:2,S");
+    let (file, name) = (FileRef::new(Place::Cur, b"1.a:2,S"), UniqueName::new(b"1.a"));
+    let inode = fixture.inbox.scan_once().unwrap().get(&name).unwrap().inode;
     rename(&fixture, "cur/1.a:2,S", "cur/1.a:2,FS");
-    let job = FlagJob { name: UniqueName::new(b"1.a"), change, file: Some(file) };
+    let job = FlagJob { name, change, file: Some(file), inode };
     assert!(fixture.inbox.change_flags(&[job]).unwrap()[0].is_ok());
     assert_eq!(fixture.inbox.end_witness(), None);
 }
