@@ -1,13 +1,15 @@
 //! What the tests of faults share: a mirrored account to which something happens, and how it must look afterwards.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use postkeep_sim::{Profile, Server};
+use sha2::{Digest as _, Sha256};
 
 use crate::account::{Account, Output, Remote, Snapshot};
 
@@ -113,6 +115,48 @@ impl Scene {
                 let right = mails.contains(&bytes) || others.contains(&bytes.as_slice());
                 assert!(right, "{} is not whole", path.display());
             }
+        }
+    }
+
+    /// Panics unless every mail that the base calls agreed is in INBOX here, whole, but for those that the user deleted.
+    /// Returns their numbers.
+    #[track_caller]
+    pub fn assert_base_lags(&self) -> BTreeSet<u32> {
+        // Not the database itself: it is to be found as it was left.
+        let copy = tempfile::tempdir().unwrap();
+        for name in ["a.sqlite3", "a.sqlite3-wal"] {
+            let _ = fs::copy(self.account.state_dir().join(name), copy.path().join(name));
+        }
+        let database = rusqlite::Connection::open(copy.path().join("a.sqlite3")).unwrap();
+        let mut query = database.prepare("SELECT name, digest FROM link WHERE state = 0").unwrap();
+        let rows = query.query_map((), |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Vec<u8>>(1)?))).unwrap();
+        let digest = |number: &u32| (Sha256::digest(mail(*number)).to_vec(), *number);
+        let mails: BTreeMap<Vec<u8>, u32> = self.mails.borrow().iter().map(digest).collect();
+        let unique = |path: &Path| path.file_name().unwrap().as_bytes().split(|b| *b == b':').next().unwrap().to_vec();
+        let here: BTreeMap<Vec<u8>, Vec<u8>> =
+            self.account.files("INBOX").iter().map(|path| (unique(path), fs::read(path).unwrap())).collect();
+        let mut agreed = BTreeSet::new();
+        for (name, digest) in rows.map(Result::unwrap) {
+            let Some(number) = mails.get(&digest) else { continue };
+            let is_whole = here.get(&name) == Some(&mail_here(*number));
+            assert!(is_whole, "the base says that mail {number} is here, but of {} files none is it", here.len());
+            agreed.insert(*number);
+        }
+        agreed
+    }
+
+    /// The user throws away what the power cut has left of files, and misses the mail of this number if it is nowhere any
+    /// more.
+    pub fn loses_fragments(&self, own: u32) {
+        let mails: BTreeSet<Vec<u8>> =
+            self.mails.borrow().union(&self.unwanted.borrow()).map(|n| mail_here(*n)).collect();
+        let (whole, fragments): (Vec<_>, Vec<_>) =
+            self.account.files("INBOX").into_iter().partition(|path| mails.contains(&fs::read(path).unwrap()));
+        fragments.iter().for_each(|path| fs::remove_file(path).unwrap());
+        let is_here = whole.iter().any(|path| fs::read(path).unwrap() == mail_here(own));
+        let is_there = self.server.state().messages("INBOX").iter().any(|message| message.bytes == mail(own));
+        if !is_here && !is_there {
+            self.unwanted(own);
         }
     }
 
