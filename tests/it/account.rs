@@ -182,6 +182,9 @@ impl Account {
         let name = format!("1700000000.M{}.test", COUNT.fetch_add(1, Ordering::Relaxed));
         let (tmp, new) = (dir.join("tmp").join(&name), dir.join("new").join(&name));
         fs::write(&tmp, bytes).unwrap();
+        // One that was written this very moment would be waited for: it may still be growing.
+        let a_while_ago = SystemTime::now() - Duration::from_secs(1);
+        fs::File::options().write(true).open(&tmp).unwrap().set_modified(a_while_ago).unwrap();
         fs::rename(&tmp, &new).unwrap();
         new
     }

@@ -215,7 +215,7 @@ fn t36_every_byte_that_dovecot_serves_survives() {
 fn t44_the_last_message_is_not_taken_twice() {
     for profile in [crate::dovecot::Profile::Full, crate::dovecot::Profile::NoCondstore] {
         let dovecot = Dovecot::start(profile);
-        let account = Account::on_dovecot(&dovecot, "u");
+        let account = Account::new(dovecot.port(), "u", PASSWORD, "append_retry_after = \"1s\"");
         let remote = Remote::Dovecot { server: &dovecot, user: "u", separator: '/', prefix: "" };
         let mut reader = dovecot.login("u");
         for n in 1..=3 {
