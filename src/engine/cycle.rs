@@ -14,7 +14,7 @@ use super::plan::{Answer, Policy, plan};
 use super::reuse::gives_uids_again;
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
-use crate::db::{HoldCause, Mailbox, Tx};
+use crate::db::{Counts, HoldCause, Mailbox, Tx};
 use crate::imap::{self, Habit, Seen, Session};
 use crate::maildir::{Located, Maildir, Scan, Stamp};
 use crate::model::{
@@ -637,10 +637,8 @@ pub(super) async fn settle(
                 row.stamp = s.scan.stamp.settled(clock).then(|| s.scan.stamp.to_numbers());
             }
             let agreed_here = here;
-            let counts = tx.count(id)?;
             // What the server may bring by itself is not sent, so it is not unfinished either.
-            let deferred = tx.pending(id)?.iter().filter(|link| is_deferred(link, now)).count() as u64;
-            let unfinished = counts.downloading + counts.uploading > deferred || awaited > 0;
+            let unfinished = tx.pending(id)?.iter().any(|link| !is_deferred(link, now)) || awaited > 0;
             // What a backup has beyond the server is its own, and is looked at again each time.
             let here = here || !push && scanned.as_ref().is_none_or(|s| s.doubt.is_none());
             let complete = there && here && !unfinished && !waiting && !outcome.left && !outcome.failed;
@@ -676,8 +674,13 @@ pub(super) async fn weigh(
     record: bool,
 ) -> Result<Guarded, Error> {
     let (id, name, since) = (mailbox.id, mailbox.name.clone(), pass.now_ms() - 24 * 60 * 60 * 1000);
-    let (counts, lately, held) =
-        pass.db.read(move |tx| Ok((tx.count(id)?, tx.removals_since(&name, since)?, tx.held(id)?))).await?;
+    let asks = !removals.is_empty();
+    let read = move |tx: &Tx<'_>| {
+        // To count them takes a walk over all of them.
+        let counts = if asks { tx.count(id)? } else { Counts::default() };
+        Ok((counts, tx.removals_since(&name, since)?, tx.held(id)?))
+    };
+    let (counts, lately, held) = pass.db.read(read).await?;
     let approved: BTreeSet<LinkId> = held.iter().filter(|h| h.approved).map(|h| h.link).collect();
     let known = counts.synced + counts.downloading + counts.uploading + counts.skipped;
     let weights = guard::Weights { known, removed_lately: lately };

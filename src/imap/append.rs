@@ -161,7 +161,8 @@ impl Session {
     }
 
     async fn send_content(&mut self, mailbox: &RawName, message: &mut Outgoing) -> Result<(), Error> {
-        let mut block = vec![0; BLOCK];
+        // Room for one byte more than it should have: to be told from one that got longer.
+        let mut block = vec![0; usize::try_from(message.length + 1).unwrap_or(BLOCK).min(BLOCK)];
         let mut left = message.length;
         let fail = |session: &mut Self, source| {
             // The server waits for bytes that will not come; it drops the message when the connection ends.

@@ -233,10 +233,12 @@ pub(super) fn write(source: Source<'_>, line_endings: LineEndings, file: &File) 
 
 /// Writes the LF form; returns `None`, with the file half written, if CRLF could not be made of it again.
 fn write_lf(source: Source<'_>, mut file: &File) -> Result<Option<ContentKey>, Failure> {
-    let (mut hasher, mut out, mut after_cr) = (ContentHasher::default(), Vec::with_capacity(CHUNK), false);
+    let (mut hasher, mut out, mut after_cr) = (ContentHasher::default(), Vec::new(), false);
     let ended = source.pieces(|piece| {
         hasher.update(piece);
         out.clear();
+        // As much as is needed: most messages are small, and a large block for each costs more than to fill it.
+        out.reserve(piece.len());
         let canonical = strip_cr(piece, &mut after_cr, &mut out);
         if canonical {
             file.write_all(&out).map_err(Failure::Write)?;

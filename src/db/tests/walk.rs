@@ -1,6 +1,10 @@
-//! A large mailbox is walked over in order, and completely.
+//! A large mailbox is walked over in order, and completely; and not at all for what is asked about a few messages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::db::open;
 
 const MESSAGES: u32 = 100_000;
 
@@ -49,4 +53,49 @@ fn a_hundred_thousand_links_come_in_order() {
         Ok(())
     })
     .unwrap();
+}
+
+fn ignore<T>(_: T) {}
+
+#[test]
+fn what_every_pass_asks_walks_over_no_mailbox() {
+    const LINKS: u32 = 3000;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("x.sqlite3");
+    let fill = |tx: &Tx<'_>| {
+        let m = mailbox(tx, "INBOX");
+        (1..=LINKS).try_for_each(|n| tx.insert_link(m, &synced(n)).map(|_| ()))?;
+        Ok(m)
+    };
+    let m = Db::open(&file).unwrap().commit_now(fill).unwrap();
+    let mut conn = open::open(&file).unwrap();
+    let steps = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&steps);
+    let count = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    conn.progress_handler(1, Some(count)).unwrap();
+    let transaction = conn.transaction().unwrap();
+    let tx = Tx { conn: &transaction, file: &file, writable: false };
+    let name = MailboxName::from("INBOX");
+    let walks = |ask: &dyn Fn()| {
+        let before = steps.load(Ordering::Relaxed);
+        ask();
+        steps.load(Ordering::Relaxed) - before > LINKS / 2
+    };
+    assert!(walks(&|| ignore(tx.count_uids(m).unwrap())), "what walks is noticed");
+    let table: [(&str, &dyn Fn()); 8] = [
+        ("pending", &|| ignore(tx.pending(m).unwrap())),
+        ("skipped", &|| ignore(tx.skipped(m).unwrap())),
+        ("withheld", &|| ignore(tx.withheld_until(m, 0).unwrap())),
+        ("held", &|| ignore(tx.held(m).unwrap())),
+        ("hold", &|| ignore(tx.mailbox_hold(m).unwrap())),
+        ("removals", &|| ignore(tx.removals_since(&name, 0).unwrap())),
+        ("renumberings", &|| ignore(tx.renumberings_since(&name, 0).unwrap())),
+        ("uids", &|| ignore(tx.links_of_uids(m, &[uid(7)].into_iter().collect()).unwrap())),
+    ];
+    for (what, ask) in table {
+        assert!(!walks(ask), "{what}");
+    }
 }

@@ -1,8 +1,12 @@
 //! Appends files to the server's mailbox: an intent with the content first, so that a lost answer can be asked for.
 
+use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::task::JoinHandle;
 
 use super::Site;
 use crate::db::NewLink;
@@ -10,7 +14,7 @@ use crate::engine::Error;
 use crate::engine::cycle::{Outcome, take_upload, unlinked_from};
 use crate::engine::op::{Op, Planned};
 use crate::imap::{self, Habit, Outgoing, Session};
-use crate::maildir::{self, FileRef};
+use crate::maildir::{self, FileRef, Maildir};
 use crate::model::{ContentKey, Flag, FlagChange, Flags, Link, LinkId, LinkState, SkipReason, Uid, UidSet, UniqueName};
 
 /// How many messages, and how many bytes of them, go out between two commits.
@@ -32,7 +36,8 @@ struct Ready {
     content: ContentKey,
     internal_date: i64,
     inode: u64,
-    body: Vec<u8>,
+    /// Its bytes as served, if they are few.
+    body: Bytes,
     file: FileRef,
 }
 
@@ -42,100 +47,143 @@ const COPIED_WITHIN: i64 = 20 * 60;
 /// What a look at a file says.
 enum Look {
     Ready(Box<Ready>),
-    Unusable(String),
-    TooLarge(u64),
+    Unusable(SkipReason),
     /// Still being written, or gone meanwhile: the next round looks again.
     Later,
 }
 
-/// Carries out `Upload`.
+/// Files that were looked at together.
+#[derive(Default)]
+struct Batch {
+    /// These can go out, and are durable.
+    ready: Vec<Ready>,
+    /// These cannot, for a reason of their own.
+    unusable: Vec<(Planned, SkipReason)>,
+    /// Some wait for the next round.
+    later: bool,
+}
+
+/// Carries out `Upload`. While a batch is on its way, the next one is read from the disk.
 pub(super) async fn upload(
     site: &Site<'_>,
     session: &mut Session,
     ops: Vec<Planned>,
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
-    let mut ops = ops.into_iter().peekable();
-    while ops.peek().is_some() {
-        let (mut batch, mut bytes) = (Vec::new(), 0);
-        while let Some(planned) = ops.next_if(|_| batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES) {
-            match look(site, planned.clone()).await? {
-                Look::Ready(ready) => {
-                    bytes += ready.content.fingerprint.size;
-                    batch.push(*ready);
-                }
-                Look::Unusable(why) => skip(site, &planned, SkipReason::Unusable(why)).await?,
-                Look::TooLarge(size) => skip(site, &planned, SkipReason::TooLarge(size)).await?,
-                Look::Later => outcome.left = true,
-            }
+    let mut files = VecDeque::with_capacity(ops.len());
+    for planned in ops {
+        match &planned.op {
+            Op::Upload { name, .. } => match site.file(name) {
+                Some(file) => files.push_back((planned, file)),
+                None => outcome.left = true,
+            },
+            _ => outcome.left = true,
         }
+    }
+    let mut looking = look_ahead(site, files);
+    while let Some(looked) = looking.take() {
+        let (batch, rest) = looked.await??;
+        looking = look_ahead(site, rest);
+        outcome.left |= batch.later;
+        for (planned, reason) in batch.unusable {
+            skip(site, &planned, reason).await?;
+        }
+        let mut ready = batch.ready;
         if site.copies {
             // The server may be about to put its own copy there.
-            let new = batch.extract_if(.., |ready: &mut Ready| ready.link.is_none()).collect::<Vec<_>>();
+            let new = ready.extract_if(.., |ready: &mut Ready| ready.link.is_none()).collect::<Vec<_>>();
             if !new.is_empty() {
                 intend(site, session, &new, site.pass.now() + COPIED_WITHIN).await?;
             }
         }
-        if batch.is_empty() {
+        if ready.is_empty() {
             continue;
         }
-        // A mail reader need not have made them so; but the base is going to say that they are there.
-        let files: Vec<FileRef> = batch.iter().map(|ready| ready.file.clone()).collect();
-        let maildir = Arc::clone(&site.maildir);
-        tokio::task::spawn_blocking(move || maildir.make_durable(&files)).await??;
-        let ids = intend(site, session, &batch, site.pass.now()).await?;
-        append(site, session, batch, ids).await?;
+        let ids = intend(site, session, &ready, site.pass.now()).await?;
+        append(site, session, ready, ids).await?;
     }
     Ok(())
 }
 
-async fn look(site: &Site<'_>, planned: Planned) -> Result<Look, Error> {
-    let Op::Upload { link, name, flags } = planned.op.clone() else { return Ok(Look::Later) };
-    let Some(file) = site.file(&name) else { return Ok(Look::Later) };
+/// Files that are still to be looked at, where they were when the maildir was scanned.
+type Files = VecDeque<(Planned, FileRef)>;
+
+/// Begins to look at the next batch on a thread beside; returns it with the files that are left, or nothing if none are.
+fn look_ahead(site: &Site<'_>, mut files: Files) -> Option<JoinHandle<Result<(Batch, Files), Error>>> {
+    if files.is_empty() {
+        return None;
+    }
     let (maildir, limit) = (Arc::clone(&site.maildir), site.pass.account.max_message_size);
-    let look = move || {
-        let mut message = match maildir.read(&file) {
-            Ok(message) => message,
-            Err(maildir::Error::Unusable { why, .. }) => return Ok(Look::Unusable(why)),
-            Err(maildir::Error::Missing { .. }) => return Ok(Look::Later),
-            Err(error) => return Err(Error::from(error)),
-        };
-        if message.length() > limit {
-            return Ok(Look::TooLarge(message.length()));
+    Some(tokio::task::spawn_blocking(move || {
+        let batch = next_batch(&maildir, limit, &mut files)?;
+        Ok((batch, files))
+    }))
+}
+
+/// Takes as many files as make a batch, and looks at them. Blocks.
+fn next_batch(maildir: &Maildir, limit: u64, files: &mut Files) -> Result<Batch, Error> {
+    let (mut batch, mut bytes) = (Batch::default(), 0);
+    while batch.ready.len() < BATCH_MESSAGES
+        && bytes < BATCH_BYTES
+        && let Some((planned, file)) = files.pop_front()
+    {
+        match look(maildir, limit, &planned, file)? {
+            Look::Ready(ready) => {
+                bytes += ready.content.fingerprint.size;
+                batch.ready.push(*ready);
+            }
+            Look::Unusable(reason) => batch.unusable.push((planned, reason)),
+            Look::Later => batch.later = true,
         }
-        match message.may_be_growing(SystemTime::now(), QUIET) {
-            Ok(false) => {}
-            Ok(true) => return Ok(Look::Later),
-            Err(error) => return Ok(Look::Unusable(error.to_string())),
-        }
-        let (internal_date, inode) = (message.modified(), message.inode());
-        let mut body = Vec::new();
-        let content = if message.length() <= IN_MEMORY {
-            message.read_to_end(&mut body).map(|_| {
-                let mut hasher = maildir::ContentHasher::default();
-                hasher.update(&body);
-                hasher.finish()
-            })
-        } else {
-            message.key()
-        };
-        match (content, message.still_same()) {
-            (Ok(content), Ok(true)) => Ok(Look::Ready(Box::new(Ready {
-                planned,
-                link,
-                name,
-                flags,
-                content,
-                internal_date,
-                inode,
-                body,
-                file,
-            }))),
-            (Ok(_), _) => Ok(Look::Later),
-            (Err(error), _) => Ok(Look::Unusable(error.to_string())),
-        }
+    }
+    // A mail reader need not have made them so; but the base is going to say that they are there.
+    maildir.make_durable(batch.ready.iter().map(|ready| &ready.file))?;
+    Ok(batch)
+}
+
+fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef) -> Result<Look, Error> {
+    let Op::Upload { link, name, flags } = &planned.op else { return Ok(Look::Later) };
+    let unusable = |why: String| Ok(Look::Unusable(SkipReason::Unusable(why)));
+    let mut message = match maildir.read(&file) {
+        Ok(message) => message,
+        Err(maildir::Error::Unusable { why, .. }) => return unusable(why),
+        Err(maildir::Error::Missing { .. }) => return Ok(Look::Later),
+        Err(error) => return Err(Error::from(error)),
     };
-    tokio::task::spawn_blocking(look).await?
+    if message.length() > limit {
+        return Ok(Look::Unusable(SkipReason::TooLarge(message.length())));
+    }
+    match message.may_be_growing(SystemTime::now(), QUIET) {
+        Ok(false) => {}
+        Ok(true) => return Ok(Look::Later),
+        Err(error) => return unusable(error.to_string()),
+    }
+    let (internal_date, inode) = (message.modified(), message.inode());
+    let mut body = Vec::new();
+    let content = if message.length() <= IN_MEMORY {
+        message.read_to_end(&mut body).map(|_| {
+            let mut hasher = maildir::ContentHasher::default();
+            hasher.update(&body);
+            hasher.finish()
+        })
+    } else {
+        message.key()
+    };
+    match (content, message.still_same()) {
+        (Ok(content), Ok(true)) => Ok(Look::Ready(Box::new(Ready {
+            planned: planned.clone(),
+            link: *link,
+            name: name.clone(),
+            flags: flags.clone(),
+            content,
+            internal_date,
+            inode,
+            body: body.into(),
+            file,
+        }))),
+        (Ok(_), _) => Ok(Look::Later),
+        (Err(error), _) => unusable(error.to_string()),
+    }
 }
 
 /// Writes down that a file is not uploaded, and why.
