@@ -480,6 +480,10 @@ impl<'a> Loop<'a> {
                 let passed = self.pass(mirror, told, &Wanted::All, &options).await;
                 let report = match passed {
                     Ok(passed) => {
+                        if self.failures > 0 {
+                            // What was waited for is over: the user may have signed in again.
+                            self.agenda.refresh(clock::now());
+                        }
                         self.succeeded(false, &passed.report);
                         passed.report
                     }

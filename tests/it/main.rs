@@ -8,6 +8,7 @@ mod cli;
 mod crash;
 mod daemon;
 mod daemon_control;
+mod daemon_day;
 mod daemon_service;
 mod daemon_there;
 mod daemon_trouble;
