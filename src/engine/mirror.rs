@@ -267,6 +267,20 @@ impl<'a> Mirror<'a> {
         }
     }
 
+    /// Breaks all connections, and opens no others until [`Self::wake`]: what is under way fails.
+    pub fn sleep(&self) {
+        if let Some(pool) = self.pool.get() {
+            pool.sleep();
+        }
+    }
+
+    /// Opens connections again.
+    pub fn wake(&self) {
+        if let Some(pool) = self.pool.get() {
+            pool.wake();
+        }
+    }
+
     /// Says goodbye on all sessions that are not on loan.
     pub async fn close(&self) {
         if let Some(pool) = self.pool.get() {

@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postkeep_sim::{At, Fault, Profile, Server, Share, When};
+use postkeep_sim::{At, Fault, Options, Profile, Server, Share, When};
 use rustix::process::Signal;
 
 use crate::account::{Account, Remote};
@@ -18,7 +18,7 @@ use crate::histories::{Ledger, act_here, act_there, judge};
 use crate::random::Random;
 
 /// How much shorter long waits are than those of a user.
-const HASTE: &str = "100";
+pub const HASTE: &str = "100";
 
 /// How many connections the account may have.
 const CONNECTIONS: usize = 4;
@@ -26,17 +26,27 @@ const CONNECTIONS: usize = 4;
 /// What may go wrong with a command; the server answers these words, or the connection ends.
 const WORDS: [&str; 4] = ["NO not now", "BAD what is that?", "NO [UNAVAILABLE] try later", "NO Server Unavailable. 15"];
 
-/// What the process needs of the system.
+/// What a process needs of the system.
 #[derive(Clone, Copy, Debug)]
-struct Size {
+pub struct Size {
     descriptors: usize,
     watches: usize,
     /// In kB.
     memory: usize,
 }
 
+impl Size {
+    /// Panics if a process that was of this size has grown to `now` though it has no more to do.
+    #[track_caller]
+    pub fn assert_kept(&self, now: Self) {
+        assert_eq!(now.watches, self.watches, "{self:?} {now:?}");
+        assert!(now.descriptors <= self.descriptors + CONNECTIONS, "{self:?} {now:?}");
+        assert!(now.memory <= self.memory + self.memory / 4 + 4096, "{self:?} {now:?}");
+    }
+}
+
 /// Returns what the process of a daemon needs.
-fn size(daemon: &Daemon) -> Size {
+pub fn size(daemon: &Daemon) -> Size {
     let proc = std::path::PathBuf::from(format!("/proc/{}", daemon.pid().as_raw_nonzero()));
     let infos: Vec<String> =
         fs::read_dir(proc.join("fdinfo")).unwrap().filter_map(|e| fs::read_to_string(e.unwrap().path()).ok()).collect();
@@ -46,6 +56,18 @@ fn size(daemon: &Daemon) -> Size {
         descriptors: infos.len(),
         watches: infos.iter().map(|info| info.matches("inotify wd:").count()).sum(),
         memory: memory.unwrap(),
+    }
+}
+
+/// Starts a server on a port that one had before, once nobody who was given the port meanwhile has it any more.
+pub fn spawned_on(options: Options, port: u16) -> Server {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Server::spawn_on(options.clone(), port) {
+            Ok(server) => return server,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -122,16 +144,20 @@ impl Day {
         self.ledger.lines.push(format!("{:.1} s: {line}", self.began.elapsed().as_secs_f32()));
     }
 
+    /// Lets the server's clock go on to now.
+    fn advance(&mut self) {
+        let time = self.clock.elapsed();
+        self.clock = Instant::now();
+        self.server().state().advance(time);
+    }
+
     /// Lets a user do something, here or there.
     fn act(&mut self) {
         // Here nobody can be where the root is not.
         if self.random.one_in(2) && self.account.maildir().is_dir() {
             act_here(&mut self.random, &self.account, &mut self.ledger);
         } else if let Some(server) = &self.server {
-            let mut state = server.state();
-            state.advance(self.clock.elapsed());
-            self.clock = Instant::now();
-            act_there(&mut self.random, &mut state, &self.account, &mut self.ledger);
+            act_there(&mut self.random, &mut server.state(), &self.account, &mut self.ledger);
         }
     }
 
@@ -139,6 +165,9 @@ impl Day {
     fn pass(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until {
+            if self.server.is_some() {
+                self.advance();
+            }
             self.act();
             std::thread::sleep(Duration::from_millis(20 + self.random.below(150)));
         }
@@ -237,15 +266,7 @@ impl Day {
         let state = server.stop();
         let time = 100 + self.random.below(900);
         self.pass(Duration::from_millis(time));
-        let until = Instant::now() + PATIENCE;
-        let server = loop {
-            // Somebody else may have been given the port meanwhile.
-            match Server::spawn_on(self.profile, port) {
-                Ok(server) => break server,
-                Err(error) => assert!(Instant::now() < until, "{error}"),
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        let server = spawned_on(self.profile.into(), port);
         *server.state() = state;
         self.server = Some(server);
     }
@@ -284,18 +305,12 @@ impl Day {
         // What the server refused to take, or left out and said OK, is found when everything is listed: each day, or when
         // the user wants it.
         let found_daily = |fault: &String| fault == "APPEND answer" || fault.ends_with("drop-lines");
-        if self.server().fired().iter().any(found_daily) {
-            let full = || self.account.run(&["sync", "--full"]).code == 0;
-            assert!((0..4).any(|_| full()), "not everything can be listed");
-        }
+        let mut full = !self.server().fired().iter().any(found_daily);
         let until = Instant::now() + PATIENCE;
         loop {
-            {
-                let mut state = self.server.as_ref().unwrap().state();
-                state.advance(self.clock.elapsed());
-                self.clock = Instant::now();
-            }
-            if self.rests() && !self.account.differs(Remote::Sim(self.server())) && self.rests() {
+            self.advance();
+            full = full || self.account.run(&["sync", "--full"]).code == 0;
+            if full && self.rests() && !self.account.differs(Remote::Sim(self.server())) && self.rests() {
                 break;
             }
             if Instant::now() > until {
@@ -355,9 +370,7 @@ impl Day {
         assert!(2 * self.faults.1 >= self.faults.0, "most faults did not happen: {numbers}");
         // Whatever happens breaks all connections, and those who were turned away come back once.
         assert!(self.sign_ins <= CONNECTIONS * (self.beginnings + 2 * faults), "{numbers}");
-        assert_eq!(after.watches, before.watches, "{numbers}");
-        assert!(after.descriptors <= before.descriptors + CONNECTIONS, "{numbers}");
-        assert!(after.memory <= before.memory + before.memory / 4 + 4096, "{numbers}");
+        before.assert_kept(after);
         assert!(!self.daemon.log().contains("panicked"));
         let wrong = judge(&self.ledger, &self.account.local());
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -9,7 +9,11 @@ mod crash;
 mod daemon;
 mod daemon_control;
 mod daemon_day;
+mod daemon_outside;
 mod daemon_service;
+#[cfg(feature = "logind")]
+mod daemon_sleep;
+mod daemon_soak;
 mod daemon_there;
 mod daemon_trouble;
 mod demo;
