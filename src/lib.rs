@@ -28,6 +28,7 @@
 //! | [`daemon`] | one loop for each account over all that can happen; the control socket | all of the above |
 //! | [`cli`] | one file per command; what is printed; exit codes | terminal |
 //! | [`step`] | the places at which a test can make the process die | nothing |
+//! | `haste` | long waits, which a test can make short | nothing |
 //!
 //! # What always holds
 //!
@@ -64,6 +65,7 @@ pub mod daemon;
 pub mod db;
 pub mod demo;
 pub mod engine;
+mod haste;
 pub mod imap;
 pub mod maildir;
 pub mod model;

@@ -19,6 +19,7 @@ use crate::engine::report::{
     Approve, Approved, Change, Options, Outcome, Pace, Passed, Progress, ProgressEvent, Report, Wanted,
 };
 use crate::engine::{Error, Mirror};
+use crate::haste::shortened;
 use crate::maildir::Happened;
 use crate::model::MailboxName;
 use crate::{db, engine};
@@ -34,6 +35,8 @@ pub(super) enum Event {
     HereUnwatched,
     /// The machine was suspended, or has another network: all that is known of connections is void.
     Fresh(&'static str),
+    /// The machine goes to sleep: [`Event::Fresh`] follows, whatever becomes of that.
+    Sleeps,
     /// The account is to be left, as soon as nothing is under way.
     Leave,
     /// Somebody asks for something.
@@ -75,6 +78,9 @@ const HANGS: Duration = Duration::from_secs(15 * 60);
 /// How long a server may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 
+/// A machine that goes to sleep does so within this time, or says that it does not.
+const LONGEST_NAP: Duration = Duration::from_secs(60);
+
 /// How often the loop turns, if nothing happens.
 const TURN: Duration = Duration::from_secs(30);
 
@@ -110,6 +116,8 @@ struct Loop<'a> {
     failure: Option<String>,
     /// Files cannot be watched; when they are looked at next.
     look_here: Option<Duration>,
+    /// Nothing is tried before, since the machine goes to sleep.
+    sleeps_until: Duration,
     /// It is known whether files can be watched.
     files_told: bool,
     /// Tells those who watch the server whether the account can be mirrored.
@@ -212,6 +220,7 @@ impl<'a> Loop<'a> {
             failures: 0,
             failure: None,
             look_here: None,
+            sleeps_until: Duration::ZERO,
             files_told: false,
             works,
             leaves: false,
@@ -268,7 +277,7 @@ impl<'a> Loop<'a> {
             Event::Here(files) => self.take_files(files, now),
             Event::HereUnwatched => {
                 self.files_told = true;
-                self.look_here.get_or_insert(now + LOOK_HERE);
+                self.look_here.get_or_insert(now + shortened(LOOK_HERE));
                 self.keeper.board.set(|live| live.files_watched = false);
             }
             Event::Fresh(why) => {
@@ -278,8 +287,16 @@ impl<'a> Loop<'a> {
                     "drops all connections and looks at everything"
                 );
                 mirror.cut();
-                self.failures = 0;
+                (self.failures, self.sleeps_until) = (0, Duration::ZERO);
                 self.agenda.refresh(now);
+            }
+            Event::Sleeps => {
+                // A server that is told now holds nothing open for a machine that is not there.
+                tracing::info!(account = self.keeper.account.name, "closes its connections while the machine sleeps");
+                mirror.sleep();
+                self.works.send_replace(false);
+                self.sleeps_until = now + LONGEST_NAP;
+                self.agenda.rest(self.sleeps_until);
             }
             Event::Leave => self.leaves = true,
             Event::Asked(ask) => self.asked.push_back(ask),
@@ -314,7 +331,7 @@ impl<'a> Loop<'a> {
     async fn sift(&mut self, mirror: &Mirror<'_>) -> Result<(), Error> {
         let now = clock::now();
         if self.look_here.is_some_and(|at| at <= now) {
-            self.look_here = Some(now + LOOK_HERE);
+            self.look_here = Some(now + shortened(LOOK_HERE));
             for mailbox in mirror.maildirs().await.unwrap_or_default().values() {
                 self.agenda.mark(mailbox, Change::Here, now);
             }
@@ -382,6 +399,7 @@ impl<'a> Loop<'a> {
         wanted: &Wanted,
         options: &Options,
     ) -> Result<Passed, Error> {
+        mirror.wake();
         let progress = self.progress();
         let mut pass = std::pin::pin!(mirror.pass(wanted, options, &progress));
         let (mut told_before, mut told_at) = (self.keeper.board.told(), clock::now());
@@ -421,7 +439,7 @@ impl<'a> Loop<'a> {
             tracing::info!(account, failures = self.failures, "mirrored again");
         }
         (self.failures, self.failure) = (0, None);
-        self.works.send_replace(true);
+        self.works.send_replace(clock::now() >= self.sleeps_until);
         let total = report.total();
         self.keeper.board.set(|live| {
             (live.problem, live.failures, live.retry_at) = (None, 0, None);
@@ -445,6 +463,11 @@ impl<'a> Loop<'a> {
     fn failed(&mut self, error: Error) -> Result<(), Error> {
         if is_fatal(&error) {
             return Err(error);
+        }
+        if clock::now() < self.sleeps_until {
+            // That broke it.
+            self.agenda.rest(self.sleeps_until);
+            return Ok(());
         }
         let account = &self.keeper.account.name;
         // Nothing was tried, so nothing failed again.
@@ -480,6 +503,10 @@ impl<'a> Loop<'a> {
                 let passed = self.pass(mirror, told, &Wanted::All, &options).await;
                 let report = match passed {
                     Ok(passed) => {
+                        if self.failures > 0 {
+                            // What was waited for is over: the user may have signed in again.
+                            self.agenda.refresh(clock::now());
+                        }
                         self.succeeded(false, &passed.report);
                         passed.report
                     }

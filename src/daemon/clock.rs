@@ -53,6 +53,11 @@ impl Ticks {
         Ok(Self { timer: crate::readiness::readable(timer)?, behind: behind() })
     }
 
+    /// Takes a suspension until now as told.
+    pub(super) fn forget(&mut self) {
+        self.behind = behind();
+    }
+
     /// Waits for the next tick; returns for how long the machine was suspended since the last one, if that is worth telling.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::account::Event;
 use crate::engine::Mirror;
+use crate::haste::shortened;
 use crate::maildir::{Happened, Watch};
 use crate::model::MailboxName;
 
@@ -33,7 +34,7 @@ pub(super) async fn watch(mirror: &Mirror<'_>, root: &Path, tell: &mpsc::Unbound
             // Nobody listens when all ends.
             let _ = tell.send(Event::HereUnwatched);
             // Before the first pass there is no root.
-            tokio::time::sleep(if root.exists() { AGAIN } else { CALM }).await;
+            tokio::time::sleep(if root.exists() { shortened(AGAIN) } else { CALM }).await;
             continue;
         };
         // What happened until now was not seen.

@@ -15,6 +15,7 @@ mod network;
 mod probe;
 mod remote;
 mod retry;
+mod sleep;
 mod supervisor;
 mod systemd;
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::clock;
 use super::retry::{dice, wait};
 use crate::engine::{Error, Mirror};
+use crate::haste::shortened;
 use crate::imap::{self, IdleEnd, Selected, Session};
 use crate::model::{MailboxName, ModSeq, Uid, UidValidity};
 
@@ -78,7 +79,7 @@ async fn watch_over(
     let mut known = numbers(&session.select(&raw).await?);
     tell(Told::Began(mailbox.clone()));
     loop {
-        match session.idle(std::future::pending(), RENEWAL).await? {
+        match session.idle(std::future::pending(), shortened(RENEWAL)).await? {
             IdleEnd::Changed => tell(Told::Changed(mailbox.clone())),
             IdleEnd::Stopped => {}
             IdleEnd::TimeUp => {

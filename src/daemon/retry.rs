@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engine;
+use crate::haste::shortened;
 use crate::{auth, db, imap, maildir};
 
 /// The first pause after a failure, and the longest.
@@ -62,7 +63,7 @@ pub(super) fn wait(error: &engine::Error, failures: u32, now: i64, dice: f64) ->
         engine::Error::Quiet { until, .. } => Duration::from_secs(u64::try_from(until - now).unwrap_or(0)).max(SECOND),
         // A session does not outlive its token: the next one has a new one.
         error if error.is_expected() && failures <= 1 => Duration::ZERO,
-        error => pause(pace(error), failures, dice),
+        error => shortened(pause(pace(error), failures, dice)),
     }
 }
 

@@ -16,6 +16,7 @@ use super::live::{Board, Live, LiveAccount, State};
 use super::metrics::Metrics;
 use super::network::Network;
 use super::probe;
+use super::sleep::{self, Sleep};
 use super::systemd::Systemd;
 use crate::config::{self, Account, Config, Daemon, Filter, Pattern};
 use crate::engine;
@@ -161,6 +162,7 @@ impl Supervisor {
         let mut ticks = Ticks::every(TICK)?;
         // Without it changes are noticed by what no longer answers.
         let mut network = Network::watch().inspect_err(|error| tracing::info!(%error, "cannot watch the network")).ok();
+        let mut sleeps = sleep::watch();
         let mut stop = self.start.stop.clone();
         let mut hangups = signal(SignalKind::hangup())?;
         loop {
@@ -169,10 +171,18 @@ impl Supervisor {
                 _ = stop.wait_for(|stop| *stop) => return self.end().await,
                 suspended = ticks.next() => if let Some(time) = suspended? {
                     tracing::info!(seconds = time.as_secs(), "the machine was suspended");
-                    self.tell_all("the machine was suspended");
+                    self.tell_all(|| Event::Fresh("the machine was suspended"));
+                },
+                Some(sleep) = sleeps.recv() => match sleep {
+                    Sleep::Falls => self.tell_all(|| Event::Sleeps),
+                    Sleep::Ends => {
+                        // The clock is not to tell it once more.
+                        ticks.forget();
+                        self.tell_all(|| Event::Fresh("the machine woke up"));
+                    }
                 },
                 changed = changed(&mut network) => match changed {
-                    Ok(()) => self.tell_all("the network is another one"),
+                    Ok(()) => self.tell_all(|| Event::Fresh("the network is another one")),
                     Err(error) => {
                         tracing::warn!(%error, "no longer watches the network");
                         network = None;
@@ -189,10 +199,10 @@ impl Supervisor {
         }
     }
 
-    fn tell_all(&self, why: &'static str) {
+    fn tell_all(&self, event: impl Fn() -> Event) {
         for kept in self.accounts.values() {
             // One that has ended needs not be told.
-            let _ = kept.tell.send(Event::Fresh(why));
+            let _ = kept.tell.send(event());
         }
     }
 

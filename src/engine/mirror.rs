@@ -18,6 +18,7 @@ use super::root::judge;
 use super::service;
 use crate::config::{self, Account, Provider};
 use crate::db::{self, Db, Failure};
+use crate::haste::shortened;
 use crate::imap::{self, Connect, Quirks, Route, Tls};
 use crate::maildir::{Graveyard, Layout, Root, unique_of};
 use crate::model::MailboxName;
@@ -266,6 +267,20 @@ impl<'a> Mirror<'a> {
         }
     }
 
+    /// Breaks all connections, and opens no others until [`Self::wake`]: what is under way fails.
+    pub fn sleep(&self) {
+        if let Some(pool) = self.pool.get() {
+            pool.sleep();
+        }
+    }
+
+    /// Opens connections again.
+    pub fn wake(&self) {
+        if let Some(pool) = self.pool.get() {
+            pool.wake();
+        }
+    }
+
     /// Says goodbye on all sessions that are not on loan.
     pub async fn close(&self) {
         if let Some(pool) = self.pool.get() {
@@ -326,7 +341,7 @@ fn connect(account: &Account, state_dir: &Path, route: Route) -> Connect {
         tls,
         spool_dir: state_dir.to_owned(),
         max_literal: account.max_message_size,
-        timeout: Duration::from_secs(90),
+        timeout: shortened(Duration::from_secs(90)),
         connect_timeout: Duration::from_secs(30),
         quirks: match account.provider {
             Some(Provider::Outlook) => Quirks::outlook(),

@@ -28,6 +28,8 @@ pub(super) struct Pool<'a> {
     /// How many are on loan to those who wait for changes, and do not come back soon.
     kept: Cell<usize>,
     cutters: RefCell<Vec<Weak<Cutter>>>,
+    /// No sessions are opened.
+    asleep: Cell<bool>,
 }
 
 /// What opens sessions.
@@ -97,6 +99,7 @@ impl<'a> Pool<'a> {
             fewer_since: Cell::new(None),
             kept: Cell::new(0),
             cutters: RefCell::default(),
+            asleep: Cell::new(false),
         })
     }
 
@@ -126,6 +129,9 @@ impl<'a> Pool<'a> {
     }
 
     async fn open_one(&self) -> Result<Open, Error> {
+        if self.asleep.get() {
+            return Err(Error::Stopped);
+        }
         let open = match &self.key {
             Key::Password(source, asked) => self.with_password(source, asked).await?,
             Key::Tokens(tokens) => self.with_token(tokens).await?,
@@ -163,6 +169,17 @@ impl<'a> Pool<'a> {
                 Err(_) => tracing::debug!("a session that rested does not answer"),
             }
         }
+    }
+
+    /// Breaks all connections, and opens no others until it wakes.
+    pub(super) fn sleep(&self) {
+        self.asleep.set(true);
+        self.cut();
+    }
+
+    /// Opens connections again.
+    pub(super) fn wake(&self) {
+        self.asleep.set(false);
     }
 
     /// Breaks all connections.

@@ -99,7 +99,8 @@ impl<'a> Delivery<'a> {
         let written = content::write(body, self.line_endings, &file)
             .map_err(|failure| match failure {
                 Failure::Read(error) => failed("read the received bytes for", &path)(error),
-                Failure::Write(error) => failed("write", &path)(error),
+                // Its name is new each time, and so no part of what went wrong.
+                Failure::Write(error) => failed("write a message into", self.maildir.path())(error),
             })
             .and_then(|key| {
                 let times = Timestamps { last_access: time, last_modification: time };
@@ -180,7 +181,7 @@ impl Maildir {
             }
             made => made,
         }
-        .map_err(failed("create", &path()))
+        .map_err(failed("create a file in", &self.path().join("tmp")))
     }
 
     /// Removes a file from `tmp/`, if it is there.

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use postkeep_sim::{Profile, Server};
@@ -37,13 +37,19 @@ impl Daemon {
 
     /// Starts it, and waits for nothing.
     pub fn spawn(account: &Account, environment: &[(&str, &str)]) -> Self {
+        let mut command = account.command(&["run", "-vv"]);
+        command.envs(environment.iter().copied());
+        Self::of(account, command)
+    }
+
+    /// Starts a command that becomes the daemon of an account, and waits for nothing.
+    pub fn of(account: &Account, mut command: Command) -> Self {
         let directory = account.config().parent().unwrap().to_owned();
         let (notify, log) = (directory.join("notify"), directory.join("log"));
         let _ = fs::remove_file(&notify);
         let systemd = UnixDatagram::bind(&notify).unwrap();
         systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut command = account.command(&["run", "-vv"]);
-        command.env("NOTIFY_SOCKET", &notify).envs(environment.iter().copied());
+        command.env("NOTIFY_SOCKET", &notify);
         command.stdout(Stdio::null()).stderr(fs::File::create(&log).unwrap());
         Self { child: command.spawn().unwrap(), systemd, log }
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use postkeep_sim::Profile;
+use postkeep_sim::{Fault, Profile, When};
 use rustix::process::Signal;
 
 use crate::daemon::{Daemon, NO_SWEEP, message, scene};
@@ -69,6 +69,19 @@ fn a_changed_configuration_holds_after_a_hangup_and_a_wrong_one_never_does() {
     daemon.until_equal(&account, &server);
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end(), 0);
+}
+
+#[test]
+fn a_wait_is_over_when_somebody_who_asks_gets_through() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    server.inject("AUTHENTICATE", When::Nth(1), Fault::Answer("NO [AUTHENTICATIONFAILED] who are you?".to_owned()));
+    let daemon = Daemon::start(&account);
+    daemon.until("the wait", || daemon.log().contains("refused the sign-in"));
+    assert_eq!(server.fired(), ["AUTHENTICATE answer"]);
+    let output = account.run(&["sync"]);
+    assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
+    server.state().append("INBOX", &message("a"), &[], 1000);
+    daemon.until_equal(&account, &server);
 }
 
 #[test]

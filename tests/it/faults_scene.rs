@@ -379,7 +379,7 @@ pub fn powerless(command: Command) -> Command {
 }
 
 /// Returns `outer` with a command and its environment as its last arguments.
-fn wrapped(mut outer: Command, command: &Command) -> Command {
+pub fn wrapped(mut outer: Command, command: &Command) -> Command {
     outer.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {

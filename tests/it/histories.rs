@@ -19,14 +19,14 @@ const KEPT: &str = include_str!("../regressions/histories.txt");
 
 /// Who does something.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum User {
+pub enum User {
     There,
     Here,
 }
 
 /// What a user did to one of the copies of a body, or what befell it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Deed {
+pub enum Deed {
     Created,
     Deleted,
     Moved,
@@ -37,7 +37,7 @@ enum Deed {
 }
 
 #[derive(Clone, Debug)]
-struct Event {
+pub struct Event {
     user: User,
     deed: Deed,
     /// Between which complete passes it was: the count of those before it, which is not sure of what happened in one.
@@ -58,9 +58,9 @@ impl Event {
 
 /// What the users did, by body.
 #[derive(Default)]
-struct Ledger {
-    events: BTreeMap<String, Vec<Event>>,
-    lines: Vec<String>,
+pub struct Ledger {
+    pub events: BTreeMap<String, Vec<Event>>,
+    pub lines: Vec<String>,
     /// In which epoch something was last done in a mailbox.
     active: BTreeMap<String, u32>,
     /// How many passes were complete.
@@ -78,6 +78,16 @@ struct Ledger {
 }
 
 impl Ledger {
+    /// Returns that of users who never know whether a pass looks just now, as with a daemon.
+    pub fn with_daemon() -> Self {
+        Self { in_pass: true, ..Self::default() }
+    }
+
+    /// Notes that both sides agree: what was done before is settled.
+    pub fn settled(&mut self) {
+        self.epoch += 2;
+    }
+
     fn note(&mut self, user: User, body: &str, deed: Deed, place: &str) {
         self.lines.push(format!("{}{user:?} {deed:?} {body} {place}", if self.in_pass { "  " } else { "" }));
         let epochs = self.epoch..=self.epoch + u32::from(self.in_pass);
@@ -116,7 +126,7 @@ fn date(body: &str) -> u64 {
 }
 
 /// Lets the user on the server do something.
-fn act_there(random: &mut Random, state: &mut State, account: &Account, ledger: &mut Ledger) {
+pub fn act_there(random: &mut Random, state: &mut State, account: &Account, ledger: &mut Ledger) {
     let user = User::There;
     let open = |name: &&String| !ledger.frozen.contains(*name);
     let names: Vec<String> = state.mailboxes.keys().filter(open).cloned().collect();
@@ -201,7 +211,7 @@ fn renumbered(ledger: &mut Ledger, messages: &[postkeep_sim::Message], account: 
 }
 
 /// Lets the user of the maildir do something.
-fn act_here(random: &mut Random, account: &Account, ledger: &mut Ledger) {
+pub fn act_here(random: &mut Random, account: &Account, ledger: &mut Ledger) {
     let user = User::Here;
     let here = mailboxes(account);
     let names: Vec<String> = here.into_iter().filter(|name| !ledger.frozen.contains(name)).collect();
@@ -481,7 +491,7 @@ fn may_double(events: &[Event], ledger: &Ledger) -> bool {
 }
 
 /// Returns what of the end is not what the users did.
-fn judge(ledger: &Ledger, end: &BTreeMap<String, Vec<Mail>>) -> Vec<String> {
+pub fn judge(ledger: &Ledger, end: &BTreeMap<String, Vec<Mail>>) -> Vec<String> {
     let mut found: BTreeMap<String, Vec<(&str, &Mail)>> = BTreeMap::new();
     for (mailbox, mails) in end {
         for mail in mails {

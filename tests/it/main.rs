@@ -8,8 +8,13 @@ mod cli;
 mod crash;
 mod daemon;
 mod daemon_control;
+mod daemon_day;
 mod daemon_memory;
+mod daemon_outside;
 mod daemon_service;
+#[cfg(feature = "logind")]
+mod daemon_sleep;
+mod daemon_soak;
 mod daemon_there;
 mod daemon_trouble;
 mod demo;

@@ -30,7 +30,8 @@ struct Inner {
     commands: Vec<Command>,
     refused: Vec<String>,
     connections: u32,
-    streams: Vec<TcpStream>,
+    /// The connections that are open by their numbers: to the client, to the server.
+    streams: BTreeMap<u32, [TcpStream; 2]>,
     stopped: bool,
 }
 
@@ -89,6 +90,32 @@ impl Proxy {
         self.shared.lock().budget = Some(bytes);
     }
 
+    /// Resets all connections, as a router does that has forgotten them (RST). Fires as `reset`, if there are any.
+    pub fn reset(&self) {
+        let mut inner = self.shared.lock();
+        let streams = std::mem::take(&mut inner.streams);
+        if !streams.is_empty() {
+            inner.fired.push("reset".to_owned());
+        }
+        for [client, server] in streams.into_values() {
+            // The last one to close it makes it end so; reading ends at once, and with it whoever reads.
+            let _ = rustix::net::sockopt::set_socket_linger(&client, Some(std::time::Duration::ZERO));
+            let _ = (client.shutdown(Shutdown::Read), server.shutdown(Shutdown::Both));
+        }
+    }
+
+    /// Returns how many connections are open.
+    pub fn open(&self) -> usize {
+        self.shared.lock().streams.len()
+    }
+
+    /// Takes back the faults that still wait.
+    pub fn calm(&self) {
+        let mut inner = self.shared.lock();
+        inner.armed.clear();
+        inner.budget = None;
+    }
+
     /// Returns the faults that had an effect, in order.
     pub fn fired(&self) -> Vec<String> {
         self.shared.lock().fired.clone()
@@ -110,7 +137,7 @@ impl Drop for Proxy {
         {
             let mut inner = self.shared.lock();
             inner.stopped = true;
-            inner.streams.iter().for_each(|s| drop(s.shutdown(Shutdown::Both)));
+            inner.streams.values().flatten().for_each(|s| drop(s.shutdown(Shutdown::Both)));
         }
         // The last connection only wakes the thread that accepts.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
@@ -130,21 +157,24 @@ fn connect(shared: &Arc<Shared>, client: TcpStream) {
     let number = {
         let mut inner = shared.lock();
         inner.connections += 1;
-        inner.streams.extend([&client, &server].into_iter().filter_map(|s| s.try_clone().ok()));
-        inner.connections
+        let number = inner.connections;
+        let (Ok(to_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { return };
+        inner.streams.insert(number, [to_client, to_server]);
+        number
     };
     let pending = Pending::default();
     let (Ok(client_in), Ok(server_in)) = (client.try_clone(), server.try_clone()) else { return };
-    let ends = [client.try_clone(), server.try_clone()];
-    let close = move || ends.iter().flatten().for_each(|s| drop(s.shutdown(Shutdown::Both)));
     let up = Up { shared: shared.clone(), pending: pending.clone(), number, client: client_in, server };
     let down = Down { shared: shared.clone(), pending, client, held: Vec::new() };
+    let shared = shared.clone();
     std::thread::spawn(move || {
         let _ = up.run();
     });
     std::thread::spawn(move || {
         let _ = down.run(server_in);
-        close();
+        // Those that were reset are not there any more.
+        let open = shared.lock().streams.remove(&number);
+        open.iter().flatten().for_each(|s| drop(s.shutdown(Shutdown::Both)));
     });
 }
 
@@ -447,6 +477,23 @@ mod tests {
         assert_eq!(proxy.fired(), ["CREATE swallow", "cut", "NOOP stall"]);
         drop(proxy);
         assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn connections_are_reset_and_forgotten_when_they_end() {
+        let server = server();
+        let proxy = Proxy::start(server.port(), &[]);
+        let mut reader = login(&proxy);
+        reader.ok("NOOP");
+        assert_eq!(proxy.open(), 1);
+        proxy.reset();
+        let error = (0..).find_map(|_| reader.command("NOOP").err()).unwrap();
+        assert!(matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{error}");
+        assert_eq!(proxy.fired(), ["reset"]);
+        drop(login(&proxy));
+        while proxy.open() > 0 {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

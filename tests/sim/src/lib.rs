@@ -193,6 +193,21 @@ impl Server {
         Ok((door, Self { shared, port, ipv6, stop: Some(stop), thread: None }, stopped))
     }
 
+    /// Ends the server, which was started on a thread of its own, with all its connections; returns what it keeps then,
+    /// for the one that is started in its place.
+    #[must_use]
+    pub fn stop(mut self) -> State {
+        self.end();
+        std::mem::take(&mut self.shared.lock().state)
+    }
+
+    fn end(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
     /// Tells whether the server listens on ::1 too.
     #[must_use]
     pub fn ipv6(&self) -> bool {
@@ -248,6 +263,12 @@ impl Server {
         self.shared.lock().faults.fired.clone()
     }
 
+    /// Returns how many connections are signed in.
+    #[must_use]
+    pub fn signed_in(&self) -> usize {
+        self.shared.lock().signed_in.len()
+    }
+
     /// Returns the commands received, in order.
     #[must_use]
     pub fn commands(&self) -> Vec<Command> {
@@ -276,10 +297,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.end();
     }
 }
 
