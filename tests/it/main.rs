@@ -37,6 +37,7 @@ mod mirror_readers;
 mod mirror_stamps;
 mod oauth;
 mod oauth_server;
+mod oauth_tokens;
 mod oauth_ways;
 mod outlook;
 mod outlook_account;
