@@ -133,6 +133,12 @@ impl Access {
         }
     }
 
+    /// Returns where the sign-in is kept, and who signed in. Blocks.
+    pub(super) fn kept(&self) -> Result<(Place, Option<String>), TokenError> {
+        let (kept, place, _) = self.newest(None).map_err(|(error, _)| error)?;
+        Ok((place, self.username.clone().or(kept.username)))
+    }
+
     /// Returns the newest sign-in, where it is or should be kept, and itself again if it is not kept yet.
     #[allow(clippy::type_complexity)] // Two callers take it apart at once.
     #[expect(clippy::result_large_err, reason = "it is rare, and handed on once")]

@@ -142,6 +142,11 @@ impl Grant {
         Ok(Self { asker, scopes, http, host })
     }
 
+    /// Returns by how many seconds the server's clock was ahead of ours in its last answer, if it told.
+    pub(super) fn clock_ahead(&self) -> Option<i64> {
+        self.http.clock_ahead()
+    }
+
     /// Returns the host that hands out tokens.
     pub(super) fn host(&self) -> &str {
         &self.host

@@ -1,10 +1,12 @@
 //! One request to an authorization server, and its answer. Blocks, but not for long.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use oauth2::http::{HeaderMap, header::RETRY_AFTER};
+use oauth2::http::HeaderMap;
+use oauth2::http::header::{DATE, RETRY_AFTER};
 use oauth2::{HttpRequest, HttpResponse};
 use ureq::Agent;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
@@ -47,6 +49,8 @@ fn asked(pause: &Option<Duration>) -> String {
 pub(super) struct Http {
     agent: Agent,
     limit: Duration,
+    /// By how many seconds the server's clock was ahead in its last answer, if it told; shared by all clones.
+    clock_ahead: Arc<Mutex<Option<i64>>>,
 }
 
 impl Http {
@@ -73,7 +77,7 @@ impl Http {
             .proxy(None)
             .user_agent(concat!("postkeep/", env!("CARGO_PKG_VERSION")))
             .build();
-        Ok(Self { agent: Agent::new_with_config(config), limit })
+        Ok(Self { agent: Agent::new_with_config(config), limit, clock_ahead: Arc::default() })
     }
 
     /// Sends a request and returns the answer, if it is one of OAuth: tokens, or an error that the server names.
@@ -84,6 +88,7 @@ impl Http {
         let fault = |error: ureq::Error| HttpError::Unreachable(self.plain(&error));
         let answer = self.agent.run(request).map_err(fault)?;
         let (parts, body) = answer.into_parts();
+        *self.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner) = ahead(&parts.headers, Timestamp::now());
         let body = body.into_with_config().limit(MOST_BYTES).read_to_vec().map_err(fault)?;
         let status = parts.status.as_u16();
         let named = error_in(&body);
@@ -93,6 +98,11 @@ impl Http {
             return Err(HttpError::Unwell { status, pause, said: named });
         }
         Ok(HttpResponse::from_parts(parts, body))
+    }
+
+    /// Returns by how many seconds the server's clock was ahead of ours in its last answer, if it told.
+    pub(super) fn clock_ahead(&self) -> Option<i64> {
+        *self.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says what happened in words that hold neither the address nor a body.
@@ -125,6 +135,12 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
         }
     };
     Some(pause.min(MOST_PAUSE))
+}
+
+/// Returns by how many seconds the server's clock is ahead (RFC 9110 §6.6.1), to about the time that the answer took.
+fn ahead(headers: &HeaderMap, now: Timestamp) -> Option<i64> {
+    let there = jiff::fmt::rfc2822::parse(headers.get(DATE)?.to_str().ok()?.trim()).ok()?.timestamp();
+    Some(there.as_second().saturating_sub(now.as_second()))
 }
 
 fn with_those_of_the_system(path: &Path) -> Result<Vec<Certificate<'static>>, String> {
@@ -167,6 +183,21 @@ mod tests {
             assert_eq!(retry_after(&headers, now), seconds.map(Duration::from_secs), "{text}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn the_clock_of_the_server_is_read() {
+        let now = "2026-11-25T10:00:00Z".parse().unwrap();
+        let rows = [
+            ("Wed, 25 Nov 2026 10:00:07 GMT", Some(7)),
+            ("Wed, 25 Nov 2026 09:00:00 GMT", Some(-3600)),
+            ("yesterday", None),
+        ];
+        for (text, seconds) in rows {
+            let headers = HeaderMap::from_iter([(DATE, text.parse().unwrap())]);
+            assert_eq!(ahead(&headers, now), seconds, "{text}");
+        }
+        assert_eq!(ahead(&HeaderMap::new(), now), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use super::TokenError;
 use super::access::{Access, Unsaved};
 use super::clock::{now, renew_age};
+use super::store::Place;
 use crate::config::{Account, OAuth};
 use crate::model::Secret;
 
@@ -62,6 +63,12 @@ impl AccessToken {
     #[must_use]
     pub fn username(&self) -> Option<&str> {
         self.username.as_deref()
+    }
+
+    /// Returns how long the token was good for when it was asked for.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     /// Tells whether both are the same token.
@@ -120,6 +127,22 @@ impl TokenSource {
     /// Notes that a server does not take a token any more.
     pub fn is_spent(&self, token: &AccessToken) {
         self.spent.fetch_max(token.number, Ordering::Relaxed);
+    }
+
+    /// Returns where the sign-in is kept, and who signed in, if anybody did and that is known.
+    ///
+    /// # Errors
+    /// [`TokenError`] if it cannot be read, or is of no use any more.
+    pub async fn kept(&self) -> Result<(Place, Option<String>), TokenError> {
+        let access = Arc::clone(&self.access);
+        let found = tokio::task::spawn_blocking(move || access.kept()).await;
+        found.map_err(|error| TokenError::Local(format!("reading the sign-in ended unexpectedly: {error}")))?
+    }
+
+    /// Returns by how many seconds the sign-in server's clock was ahead of ours in its last answer, if it told.
+    #[must_use]
+    pub fn clock_ahead(&self) -> Option<i64> {
+        self.access.grant.clock_ahead()
     }
 
     /// Returns what the user should know: that the newest sign-in could not be kept, though that was tried again now.

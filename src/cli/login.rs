@@ -1,12 +1,15 @@
 //! `postkeep login`: signs in with OAuth 2.0, by a browser on this machine or elsewhere.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::output::{self, harmless};
 use super::{Exit, Failure};
 use crate::auth::{DevicePrompt, Login, SignedIn, TokenError};
-use crate::config::{Auth, Config, prepare_state_dir};
+use crate::config::{Account, Auth, Config, OAuth, prepare_state_dir};
 
 /// Signing in may take a new password and a code from a telephone.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -17,6 +20,13 @@ pub(super) struct Args {
     /// The account
     #[arg(value_name = "ACCOUNT")]
     account: String,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Where the browser is.
+#[derive(Debug, clap::Args)]
+pub(super) struct How {
     /// Sign in with a browser on any other machine, by a code to type in there
     #[arg(long)]
     device: bool,
@@ -37,25 +47,37 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, Failure> {
         return Err(Failure::usage(text));
     };
     prepare_state_dir(&config.daemon.state_dir)?;
-    let login = Login::new(account, oauth, &config.daemon.state_dir)?;
     let mut stop = super::signals::stop_on_signal().map_err(super::no_signals)?;
+    let signed_in = sign_in(account, oauth, &config.daemon.state_dir, &args.how, &mut stop).await?;
+    output::print(&(done_text(name, &signed_in) + &format!("Next: postkeep sync {name}\n")))?;
+    Ok(Exit::Done)
+}
+
+/// Signs in, with the user at a browser, unless it is stopped.
+pub(super) async fn sign_in(
+    account: &Account,
+    oauth: &OAuth,
+    state_dir: &Path,
+    how: &How,
+    stop: &mut watch::Receiver<bool>,
+) -> Result<SignedIn, Failure> {
+    let name = &account.name;
+    let login = Login::new(account, oauth, state_dir)?;
     let work = async {
-        if args.device {
+        if how.device {
             login.by_device(|prompt| say(&device_text(name, prompt))).await
         } else {
-            let open = !args.no_browser && has_display(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
+            let open = !how.no_browser && has_display(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
             login.by_browser(LIMIT, |address| send(name, address, open)).await
         }
     };
-    let signed_in = tokio::select! {
-        result = work => result?,
+    tokio::select! {
+        result = work => Ok(result?),
         _ = stop.wait_for(|stop| *stop) => {
             let text = format!("account {name} was not signed in; to try again: postkeep login {name}");
-            return Err(Failure { exit: Exit::SignIn, text });
+            Err(Failure { exit: Exit::SignIn, text })
         }
-    };
-    output::print(&done_text(name, &signed_in))?;
-    Ok(Exit::Done)
+    }
 }
 
 /// Tells whether there is a screen that a browser could appear on.
@@ -119,12 +141,10 @@ fn device_text(account: &str, prompt: &DevicePrompt) -> String {
     )
 }
 
-fn done_text(account: &str, signed_in: &SignedIn) -> String {
+/// Says who signed in, and where that is kept.
+pub(super) fn done_text(account: &str, signed_in: &SignedIn) -> String {
     let who = signed_in.name.as_ref().map_or_else(String::new, |name| format!(" as {}", harmless(name)));
-    format!(
-        "Signed in to {account}{who}; the sign-in is kept in {}.\nNext: postkeep sync {account}\n",
-        harmless(&signed_in.place.to_string())
-    )
+    format!("Signed in to {account}{who}; the sign-in is kept in {}.\n", harmless(&signed_in.place.to_string()))
 }
 
 impl From<TokenError> for Failure {
@@ -188,7 +208,6 @@ mod tests {
         let signed_in = SignedIn { name: Some("a@outlook.com".to_owned()), place: Place::Keyring };
         insta::assert_snapshot!(done_text("personal", &signed_in), @r"
         Signed in to personal as a@outlook.com; the sign-in is kept in the Secret Service.
-        Next: postkeep sync personal
         ");
     }
 }

@@ -1,8 +1,11 @@
 //! The command line: one file per command, which reads its arguments, asks the engine or the database, and renders.
 
 mod approve;
+mod check;
 mod demo;
 mod exit;
+mod findings;
+mod init;
 mod live;
 mod log;
 mod login;
@@ -83,9 +86,11 @@ pub enum ColorWhen {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Init(init::Args),
     Login(login::Args),
     Sync(sync::Args),
     Status(status::Args),
+    Check(check::Args),
     Approve(approve::Args),
     Log(log::Args),
     Run(run::Args),
@@ -179,6 +184,7 @@ pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
     let paint = output::Paint(output::wants_color(cli.global.color, &io::stdout()));
     match cli.command {
         Command::Demo(args) => demo::run(&args, paint).await,
+        Command::Init(args) => init::run(&args, file.as_deref()).await,
         Command::Sync(args) => {
             let show = match (cli.global.quiet || args.json, io::stderr().is_terminal()) {
                 (true, _) => progress::Show::Nothing,
@@ -189,6 +195,7 @@ pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
         }
         Command::Login(args) => login::run(&args, &load()?).await,
         Command::Status(args) => status::run(&args, &load()?, paint).await,
+        Command::Check(args) => check::run(&args, file.as_deref(), paint).await,
         Command::Approve(args) => approve::run(&args, &load()?).await,
         Command::Log(args) => log::run(&args, &load()?).await,
         Command::Service(args) => service::run(&args, file.as_deref()),
@@ -238,6 +245,10 @@ mod tests {
             "sync a b --mailbox INBOX --mailbox Lists/** --dry-run --full --json",
             "status",
             "status a --json",
+            "check",
+            "check a --offline --json",
+            "init",
+            "init --device",
             "login a",
             "login a --no-browser",
             "login --device a",

@@ -30,25 +30,9 @@ const NAME: &str = "postkeep.service";
 
 /// Runs the command. `config_file` is the one that was named, if one was.
 pub(super) fn run(args: &Args, config_file: Option<&Path>) -> Result<Exit, Failure> {
-    let home = directory("HOME").ok_or_else(|| Failure::usage("$HOME is not set"))?;
-    let unit = directory("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config")).join("systemd/user").join(NAME);
+    let unit = unit().ok_or_else(|| Failure::usage("$HOME is not set"))?;
     match args.what {
-        What::Install => {
-            let config = Config::load(config_file)?;
-            let program =
-                std::env::current_exe().map_err(|error| failed("cannot tell where this program is", &error))?;
-            let config_file = config_file.map(fs::canonicalize).transpose();
-            let config_file = config_file.map_err(|error| failed("cannot follow the path of --config", &error))?;
-            let text = unit_for(&program, config_file.as_deref(), &outside(&config, &home))?;
-            write(&unit, &text)?;
-            systemctl(&["daemon-reload"])?;
-            systemctl(&["enable", "--now", NAME])?;
-            output::print(&format!(
-                "{} is written, and the daemon runs.\nIts log:       journalctl --user -u postkeep\nWithout login: loginctl \
-                 enable-linger\n",
-                unit.display()
-            ))?;
-        }
+        What::Install => install(config_file)?,
         What::Uninstall => {
             if !unit.exists() {
                 output::print(&format!("there is no {}\n", unit.display()))?;
@@ -66,6 +50,32 @@ pub(super) fn run(args: &Args, config_file: Option<&Path>) -> Result<Exit, Failu
         }
     }
     Ok(Exit::Done)
+}
+
+/// Writes the unit, and starts the daemon now and at each login. `config_file` is the one that was named, if one was.
+pub(super) fn install(config_file: Option<&Path>) -> Result<(), Failure> {
+    let no_home = || Failure::usage("$HOME is not set");
+    let (home, unit) = (directory("HOME").ok_or_else(no_home)?, unit().ok_or_else(no_home)?);
+    let config = Config::load(config_file)?;
+    let program = std::env::current_exe().map_err(|error| failed("cannot tell where this program is", &error))?;
+    let config_file = config_file.map(fs::canonicalize).transpose();
+    let config_file = config_file.map_err(|error| failed("cannot follow the path of --config", &error))?;
+    let text = unit_for(&program, config_file.as_deref(), &outside(&config, &home))?;
+    write(&unit, &text)?;
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["enable", "--now", NAME])?;
+    output::print(&format!(
+        "{} is written, and the daemon runs.\nIts log:       journalctl --user -u postkeep\nWithout login: loginctl \
+         enable-linger\n",
+        unit.display()
+    ))?;
+    Ok(())
+}
+
+/// Returns where the unit is, if it is installed.
+pub(super) fn unit() -> Option<PathBuf> {
+    let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")))?;
+    Some(config.join("systemd/user").join(NAME))
 }
 
 fn directory(variable: &str) -> Option<PathBuf> {

@@ -255,17 +255,32 @@ impl Config {
     /// # Errors
     /// [`Error`] if it cannot be read, or with every problem in it.
     pub fn load(path: Option<&Path>) -> Result<Self, Error> {
-        let env = |name: &str| std::env::var_os(name);
-        let path = match path {
-            Some(path) => path.to_owned(),
-            None => paths::default_config(&env).ok_or(Error::NoHome)?,
-        };
+        let path = Self::path(path)?;
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(Error::Missing { path }),
             Err(source) => return Err(Error::Unreadable { path, source }),
         };
-        Self::parse(&text, &env).map_err(|problems| Error::Invalid { path, problems })
+        Self::read(&text, path)
+    }
+
+    /// Checks the text of a file, which is or will be at `path`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every problem in it.
+    pub fn read(text: &str, path: PathBuf) -> Result<Self, Error> {
+        Self::parse(text, &|name| std::env::var_os(name)).map_err(|problems| Error::Invalid { path, problems })
+    }
+
+    /// Returns the path of the file: `path`, or the default one under `$XDG_CONFIG_HOME`.
+    ///
+    /// # Errors
+    /// [`Error::NoHome`] if there is no default one.
+    pub fn path(path: Option<&Path>) -> Result<PathBuf, Error> {
+        match path {
+            Some(path) => Ok(path.to_owned()),
+            None => paths::default_config(&|name| std::env::var_os(name)).ok_or(Error::NoHome),
+        }
     }
 
     /// Returns the account of that name.

@@ -327,7 +327,8 @@ async fn write_down_end(db: &Db, (outcome, failure): (Outcome, Option<String>)) 
     db.commit(move |tx| tx.set_failure(failure.as_ref())).await
 }
 
-fn connect(account: &Account, state_dir: &Path, route: Route) -> Connect {
+/// Returns the way to an account's server.
+pub(super) fn connect(account: &Account, state_dir: &Path, route: Route) -> Connect {
     let tls = match account.tls {
         config::TlsMode::Implicit => {
             Tls::Implicit { ca_file: account.tls_ca_file.clone(), pins: account.tls_pins.clone() }

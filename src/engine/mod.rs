@@ -32,8 +32,10 @@ pub mod root;
 mod round;
 mod service;
 pub mod tree;
+mod visit;
 
 pub use approve::approve;
 pub use error::Error;
 pub use mirror::{Mirror, sync};
 pub use pool::Lease;
+pub use visit::Visit;

@@ -103,6 +103,14 @@ impl<'a> Pool<'a> {
         })
     }
 
+    /// Returns where access tokens come from; none for an account with a password.
+    pub(super) fn tokens(&self) -> Option<&TokenSource> {
+        match &self.key {
+            Key::Password(..) => None,
+            Key::Tokens(tokens) => Some(tokens),
+        }
+    }
+
     /// Returns a session, as soon as one is free or may be opened.
     pub(super) async fn get(&self) -> Result<Lease<'_>, Error> {
         self.allow_all_again();
@@ -257,9 +265,9 @@ impl<'a> Pool<'a> {
 
     /// Returns what the user should know about the sign-in at the end of a pass.
     pub(super) async fn complaint(&self) -> Option<String> {
-        match &self.key {
-            Key::Password(..) => None,
-            Key::Tokens(tokens) => tokens.complaint().await,
+        match self.tokens() {
+            Some(tokens) => tokens.complaint().await,
+            None => None,
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::der::public_key;
+use super::der::{public_key, valid_until};
 use super::wire::Stream;
 use super::{Error, Quirks};
 use crate::model::Digest;
@@ -62,10 +62,22 @@ impl Route {
     }
 }
 
+/// The way that a connection took.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// Which name of the service led there.
+    pub host: String,
+    /// It goes over IPv6.
+    pub over_ipv6: bool,
+    /// Until when the server's certificate is valid, in seconds since 1970; none without TLS, and for one that cannot be
+    /// read.
+    pub certificate_until: Option<i64>,
+}
+
 /// A stream to a server, by which way it goes, and what breaks it from outside.
 pub(super) struct Dialed {
     pub(super) stream: Stream,
-    pub(super) over_ipv6: bool,
+    pub(super) way: Way,
     pub(super) cutter: Cutter,
 }
 
@@ -130,11 +142,13 @@ impl Connect {
         let tcp = self.tcp(ipv4_only).await?;
         let cutter = tcp.as_fd().try_clone_to_owned().map(Cutter).map_err(|e| self.unreachable(e.to_string()))?;
         let over_ipv6 = tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_ipv6());
-        let stream = self.secured(tcp).await?;
-        Ok(Dialed { stream, over_ipv6, cutter })
+        let (stream, certificate_until) = self.secured(tcp).await?;
+        let way = Way { host: self.host.clone(), over_ipv6, certificate_until };
+        Ok(Dialed { stream, way, cutter })
     }
 
-    async fn secured(&self, tcp: TcpStream) -> Result<Stream, Error> {
+    /// Returns the stream, and until when the server's certificate is valid.
+    async fn secured(&self, tcp: TcpStream) -> Result<(Stream, Option<i64>), Error> {
         match &self.tls {
             Tls::None => {
                 let peer = tcp.peer_addr().map_err(|e| self.unreachable(e.to_string()))?;
@@ -143,7 +157,7 @@ impl Connect {
                     let text = format!("tls = \"none\" is for this machine only, but {host} is {address}");
                     return Err(Error::Configuration(text));
                 }
-                Ok(Box::new(tcp))
+                Ok((Box::new(tcp), None))
             }
             Tls::Implicit { ca_file, pins } => self.tls(tcp, ca_file.as_deref(), pins).await,
         }
@@ -170,7 +184,12 @@ impl Connect {
         Err(self.unreachable(if tried.is_empty() { "the name has no address".to_owned() } else { tried.join("; ") }))
     }
 
-    async fn tls(&self, tcp: TcpStream, ca_file: Option<&Path>, pins: &[Digest]) -> Result<Stream, Error> {
+    async fn tls(
+        &self,
+        tcp: TcpStream,
+        ca_file: Option<&Path>,
+        pins: &[Digest],
+    ) -> Result<(Stream, Option<i64>), Error> {
         let mut connector = TlsConnector::new().min_protocol_version(Some(Protocol::Tlsv12));
         if let Some(path) = ca_file {
             for certificate in read_certificates(path)? {
@@ -189,15 +208,15 @@ impl Connect {
             }
             distrust(error.to_string())
         })?;
+        let der = stream.peer_certificate().ok().flatten().and_then(|c| c.to_der().ok()).unwrap_or_default();
         if !pins.is_empty() {
-            let der = stream.peer_certificate().ok().flatten().and_then(|c| c.to_der().ok()).unwrap_or_default();
             let key = public_key(&der).ok_or_else(|| distrust("its certificate cannot be read".to_owned()))?;
             let digest = Digest(Sha256::digest(key).into());
             if !pins.contains(&digest) {
                 return Err(distrust(format!("its public key has the SHA-256 {digest}, which is not in tls_pin")));
             }
         }
-        Ok(Box::new(stream))
+        Ok((Box::new(stream), valid_until(&der)))
     }
 
     fn unreachable(&self, reason: String) -> Error {

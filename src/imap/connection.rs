@@ -32,7 +32,7 @@ impl Capabilities {
         Self::new(self.0.iter().cloned(), quirks)
     }
 
-    pub(super) fn new(names: impl IntoIterator<Item = String>, quirks: &Quirks) -> Self {
+    pub(crate) fn new(names: impl IntoIterator<Item = String>, quirks: &Quirks) -> Self {
         let ignored = |name: &String| quirks.ignore.iter().any(|i| i.eq_ignore_ascii_case(name));
         Self(names.into_iter().map(|n| n.to_ascii_uppercase()).filter(|n| !ignored(n)).collect())
     }

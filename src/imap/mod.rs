@@ -33,7 +33,7 @@ mod sweep;
 mod wire;
 
 pub use append::{Appended, Outgoing};
-pub use connect::{Connect, Cutter, Route, Tls};
+pub use connect::{Connect, Cutter, Route, Tls, Way};
 pub use connection::Capabilities;
 pub use error::{Error, Retry, Scope};
 pub use fetch::{Body, Fetched, Seen, message_ids};

@@ -9,7 +9,7 @@ use super::connection::{Capabilities, Connection};
 use super::name::Namespace;
 use super::select::Selected;
 use super::sign_in::{Credentials, sign_in};
-use super::{Connect, Cutter, Error, Quirks, RawName};
+use super::{Connect, Cutter, Error, Quirks, RawName, Way};
 use crate::model::MailboxName;
 use crate::step;
 
@@ -28,6 +28,7 @@ pub struct Session {
     /// QRESYNC is enabled (RFC 7162 §3.2.3).
     pub(super) qresync: bool,
     pub(super) cutter: Option<Arc<Cutter>>,
+    pub(super) way: Option<Way>,
 }
 
 impl Session {
@@ -42,7 +43,7 @@ impl Session {
     /// [`Error::Unavailable`], [`Error::Throttled`], [`Error::NotConnected`], or those of a connection that breaks.
     pub async fn open(connect: &Connect, credentials: &Credentials) -> Result<Self, Error> {
         let dialed = connect.dial(connect.route.is_ipv4_only()).await?;
-        let over_ipv6 = dialed.over_ipv6;
+        let over_ipv6 = dialed.way.over_ipv6;
         match Self::sign_in(dialed, connect, credentials).await {
             // More than once this was a fault of Microsoft's on the one way and not on the other.
             Err(error @ Error::NotConnected { .. }) if over_ipv6 => {
@@ -58,7 +59,7 @@ impl Session {
 
     async fn sign_in(dialed: Dialed, connect: &Connect, credentials: &Credentials) -> Result<Self, Error> {
         let mut session = sign_in(dialed.stream, connect, credentials).await?;
-        session.cutter = Some(Arc::new(dialed.cutter));
+        (session.cutter, session.way) = (Some(Arc::new(dialed.cutter)), Some(dialed.way));
         Ok(session)
     }
 
@@ -66,6 +67,12 @@ impl Session {
     #[must_use]
     pub fn cutter(&self) -> Option<Weak<Cutter>> {
         self.cutter.as_ref().map(Arc::downgrade)
+    }
+
+    /// Returns the way that the connection took; none for a stream that was given.
+    #[must_use]
+    pub fn way(&self) -> Option<&Way> {
+        self.way.as_ref()
     }
 
     /// Returns what the server can do, less what the provider is known not to be able to.

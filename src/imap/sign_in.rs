@@ -206,5 +206,5 @@ async fn introduce(mut connection: Connection) -> Result<Session, Error> {
         connection.quirks = Quirks::outlook();
         connection.capabilities = connection.capabilities.less(&connection.quirks);
     }
-    Ok(Session { connection, namespace, qresync, cutter: None })
+    Ok(Session { connection, namespace, qresync, cutter: None, way: None })
 }

@@ -201,6 +201,13 @@ impl Scene {
         assert!(fired.iter().any(|f| f == fault), "{fault} did not happen, but {fired:?}");
     }
 
+    /// Panics unless the server did what it does by that quirk.
+    #[track_caller]
+    pub fn assert_quirk(&self, name: &str) {
+        let fired = self.server.state().quirks.fired();
+        assert!(fired.contains(&name), "{name} did not happen, but {fired:?}");
+    }
+
     /// Panics unless the graveyard has as many files as that.
     #[track_caller]
     pub fn assert_graves(&self, count: usize) {

@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod account;
+mod check;
 mod cli;
 mod crash;
 mod daemon;
@@ -29,6 +30,7 @@ mod faults_scene;
 mod faults_server;
 mod histories;
 mod imap_dovecot;
+mod init;
 mod mirror;
 mod mirror_contact;
 mod mirror_deletions;
@@ -41,12 +43,15 @@ mod mirror_readers;
 mod mirror_stamps;
 mod oauth;
 mod oauth_server;
+mod oauth_tokens;
+mod oauth_ways;
 mod outlook;
 mod outlook_account;
 mod outlook_mailboxes;
 mod outlook_messages;
 mod outlook_service;
 mod outlook_sweep;
+mod outlook_traffic;
 mod proxy;
 mod random;
 mod reader;

@@ -4,29 +4,27 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use postkeep_sim::{At, Fault, Profile, Server, When};
+use postkeep_sim::{Fault, Profile, Server, When};
 
 use crate::account::{Account, Output, Remote};
 use crate::oauth_server::{OAuthServer, Reply, get, sent_back, visit};
 
-const EXPIRED: &str = "* BYE Session invalidated - AccessTokenExpired";
-
 /// An account that signs in with OAuth 2.0, and both servers.
-struct Scene {
-    mail: Arc<Server>,
-    oauth: OAuthServer,
-    account: Account,
+pub struct Scene {
+    pub mail: Arc<Server>,
+    pub oauth: OAuthServer,
+    pub account: Account,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::with("token_store = \"file\"")
     }
 
@@ -59,7 +57,7 @@ impl Scene {
         Self { mail, oauth, account }
     }
 
-    fn token_file(&self) -> PathBuf {
+    pub fn token_file(&self) -> PathBuf {
         self.account.state_dir().join("a.token")
     }
 
@@ -72,7 +70,7 @@ impl Scene {
         command
     }
 
-    fn run_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Output {
+    pub fn run_with(&self, args: &[&str], environment: &[(&str, &str)]) -> Output {
         Started::new(self.command(args).envs(environment.iter().copied())).end()
     }
 
@@ -89,23 +87,23 @@ impl Scene {
     }
 
     /// Signs in, as every test begins that needs a sign-in.
-    fn login(&self) {
+    pub fn login(&self) {
         let (output, _) = self.login_by(&[], visit);
         assert_eq!(output.code, 0, "{}{}", output.stdout, output.stderr);
     }
 
     #[track_caller]
-    fn sync(&self, code: i32) -> Output {
+    pub fn sync(&self, code: i32) -> Output {
         let output = self.run(&["sync"]);
         assert_eq!(output.code, code, "{}{}", output.stdout, output.stderr);
         output
     }
 
-    fn renewals(&self) -> usize {
+    pub fn renewals(&self) -> usize {
         self.oauth.asked("token").iter().filter(|params| params["grant_type"] == "refresh_token").count()
     }
 
-    fn sign_ins(&self) -> usize {
+    pub fn sign_ins(&self) -> usize {
         self.mail.commands().iter().filter(|command| command.name == "AUTHENTICATE").count()
     }
 }
@@ -315,77 +313,6 @@ fn what_is_not_configured_is_explained() {
     assert!(output.stderr.contains("signs in with a password"), "{}", output.stderr);
 }
 
-/// F1: a token that the mail server does not take is renewed once, and then the user is asked.
-#[test]
-fn a_refused_token_is_renewed_once_and_then_the_user_is_asked() {
-    let scene = Scene::new();
-    scene.login();
-    scene.mail.inject("AUTHENTICATE", When::Nth(1), Fault::Answer("NO AUTHENTICATE failed.".to_owned()));
-    scene.sync(0);
-    assert_eq!((scene.renewals(), scene.sign_ins()), (2, 2));
-    assert_eq!(scene.mail.fired(), ["AUTHENTICATE answer"]);
-
-    drop(scene.mail.take_commands());
-    scene.mail.inject("AUTHENTICATE", When::Every, Fault::Answer("NO AUTHENTICATE failed.".to_owned()));
-    let output = scene.sync(3);
-    assert_eq!((scene.renewals(), scene.sign_ins()), (4, 2));
-    let said = output.stdout + &output.stderr;
-    for words in ["AUTHENTICATE failed.", "postkeep login a", "as someone@outlook.com", "IMAP is allowed", "alias"] {
-        assert!(said.contains(words), "{words}: {said}");
-    }
-    scene.mail.calm();
-    scene.sync(0);
-}
-
-/// F5: a session ends with its token; the pass goes on where it was, as if nothing had happened.
-#[test]
-fn a_session_whose_token_ran_out_goes_on_with_a_new_one() {
-    for pattern in ["LIST", "STATUS", "SELECT", "UID FETCH", "UID FETCH BODY.PEEK[]", "UID STORE", "APPEND"] {
-        let scene = Scene::new();
-        scene.login();
-        scene.sync(0);
-        for n in 2..40_u32 {
-            let bytes = format!("Message-ID: <{n}>\r\nSubject: {n}\r\n\r\nbody\r\n");
-            scene.mail.state().append("INBOX", bytes.as_bytes(), &[], 1_700_000_000 + i64::from(n));
-        }
-        let path = scene.account.files("INBOX").remove(0);
-        scene.account.set_info(&path, "S");
-        scene.account.deliver("INBOX", b"Message-ID: <here>\nSubject: here\n\nbody\n");
-        let before = (scene.renewals(), scene.sign_ins());
-        let last = |line: &str| {
-            let tagged = !line.starts_with('*') && !line.starts_with('+');
-            Some(if tagged { EXPIRED.to_owned() } else { line.to_owned() })
-        };
-        scene.mail.inject(pattern, When::Nth(1), Fault::edit(last));
-        scene.mail.inject(pattern, When::Nth(1), Fault::Close(At::After));
-        let output = scene.sync(0);
-        assert!(scene.mail.fired().iter().any(|fired| fired.ends_with(" edit")), "{pattern}: {:?}", scene.mail.fired());
-        assert!(!output.stdout.contains("ran out") && !output.stderr.contains("ran out"), "{pattern}: {output:?}");
-        assert_eq!(scene.renewals() - before.0, 2, "{pattern}");
-        assert!(scene.sign_ins() - before.1 >= 2, "{pattern}");
-        scene.account.assert_equal(Remote::Sim(&scene.mail));
-        assert_eq!(scene.mail.violations(), Vec::<String>::new(), "{pattern}");
-    }
-}
-
-#[test]
-fn a_session_is_not_used_again_when_its_token_is_old() {
-    let scene = Scene::new();
-    scene.login();
-    scene.sync(0);
-    let usual = scene.sign_ins();
-    // Old at once.
-    scene.oauth.lock().lifetime = 0;
-    drop(scene.mail.take_commands());
-    scene.mail.state().append("INBOX", b"Subject: two\r\n\r\nbody\r\n", &[], 1_700_000_000);
-    scene.sync(0);
-    scene.account.assert_equal(Remote::Sim(&scene.mail));
-    let commands = scene.mail.commands();
-    let count = |name: &str| commands.iter().filter(|command| command.name == name).count();
-    assert!(count("AUTHENTICATE") > usual, "{commands:?}");
-    assert_eq!(count("LOGOUT"), count("AUTHENTICATE"), "{commands:?}");
-}
-
 /// F29: a server that takes no passwords.
 #[test]
 fn a_refused_password_names_the_way_in() {
@@ -405,133 +332,6 @@ fn a_refused_password_names_the_way_in() {
     let output = account.run(&["sync"]);
     assert_eq!(output.code, 2);
     assert!(output.stderr.contains("has refused passwords since September 2024"), "{}", output.stderr);
-}
-
-/// F31: what the token endpoint may answer. The sign-in is kept whatever it is.
-#[test]
-fn a_failed_renewal_keeps_the_sign_in() {
-    let abuse = "AADSTS70000: User account is found to be in service abuse mode.";
-    let pause = Reply { headers: "Retry-After: 120\r\n".to_owned(), ..Reply::new(429, "") };
-    let cut = Reply { cut: true, ..Reply::new(0, "") };
-    let rows = [
-        (Reply::new(500, "oh"), 5, "it answered HTTP 500"),
-        (pause, 5, "it answered HTTP 429 and asks to be left alone for 120 seconds"),
-        (Reply::error("temporarily_unavailable", "AADSTS90033: later"), 5, "AADSTS90033: later"),
-        (Reply::new(404, "<html>"), 5, "it answered HTTP 404"),
-        (Reply::new(302, ""), 5, "it answered HTTP 302"),
-        (Reply::new(200, "{\"access_token\":\"cAnArY\"}"), 5, "makes no sense"),
-        (Reply::new(200, &"x".repeat(2 << 20)), 5, "far too long"),
-        (cut, 5, "cannot be used now"),
-        (Reply::error("invalid_grant", "AADSTS70000: The provided value is not valid."), 3, "postkeep login a"),
-        (Reply::error("interaction_required", "AADSTS50076: more"), 3, "postkeep login a"),
-        (Reply::error("invalid_grant", abuse), 3, "Microsoft has restricted the user"),
-        (Reply::error("unauthorized_client", "AADSTS700016: unknown"), 3, "check client_id"),
-    ];
-    let scene = Scene::new();
-    scene.oauth.lock().strict = false;
-    scene.login();
-    let kept = fs::read(scene.token_file()).unwrap();
-    for (reply, code, words) in rows {
-        let before = scene.renewals();
-        scene.oauth.lock().replies.push_back(reply.clone());
-        let output = scene.sync(code);
-        let said = output.stdout + &output.stderr;
-        assert!(said.contains(words) && !said.contains("cAnArY"), "{words}: {said}");
-        assert_eq!(scene.renewals(), before + 1, "{reply:?}");
-        assert_eq!(fs::read(scene.token_file()).unwrap(), kept, "{reply:?}");
-        assert!(scene.oauth.lock().replies.is_empty());
-    }
-    scene.sync(0);
-}
-
-/// F31: killed between the receipt of a rotated token and the end of its saving.
-#[test]
-fn a_crash_while_a_token_is_saved_never_leaves_half_of_one() {
-    let list = {
-        let scene = Scene::new();
-        scene.login();
-        let steps = scene.account.state_dir().join("steps");
-        let output = scene.run_with(&["sync"], &[("POSTKEEP_STEPS", steps.to_str().unwrap())]);
-        assert_eq!(output.code, 0, "{}", output.stderr);
-        fs::read_to_string(steps).unwrap()
-    };
-    let of_tokens: Vec<(&str, &str)> =
-        list.lines().filter(|line| line.contains("token")).map(|line| line.split_once(' ').unwrap()).collect();
-    let names: Vec<&str> = of_tokens.iter().map(|(_, name)| *name).collect();
-    assert_eq!(names, ["keep token", "write token", "rename token", "sync token directory"]);
-    for (number, name) in of_tokens {
-        for strict in [false, true] {
-            let scene = Scene::new();
-            scene.oauth.lock().strict = strict;
-            scene.login();
-            let before = fs::read_to_string(scene.token_file()).unwrap();
-            let output = scene.run_with(&["sync"], &[("POSTKEEP_CRASH_AT", number)]);
-            assert_eq!(output.code, -1, "{name}: {}", output.stderr);
-            assert_eq!(scene.renewals(), 1, "{name}");
-            // The access token was not used before the new refresh token was durable.
-            assert_eq!(scene.sign_ins(), 0, "{name}");
-            let after = fs::read_to_string(scene.token_file()).unwrap();
-            assert_eq!(after == before, name != "sync token directory", "{name}");
-            assert!(serde_json::from_str::<serde_json::Value>(&after).is_ok(), "{name}");
-
-            // Microsoft still takes the old one; a server that does not leaves only the user.
-            let lost = strict && name != "sync token directory";
-            let output = scene.sync(if lost { 3 } else { 0 });
-            if lost {
-                assert!(output.stdout.contains("postkeep login a"), "{}", output.stdout);
-                assert_eq!(fs::read_to_string(scene.token_file()).unwrap(), after, "{name}");
-                scene.login();
-                scene.sync(0);
-            }
-            assert!(!scene.account.state_dir().join("a.token-new").exists(), "{name}");
-        }
-    }
-}
-
-#[test]
-fn a_sign_in_that_cannot_be_saved_is_told_and_the_old_one_stays() {
-    let scene = Scene::new();
-    scene.oauth.lock().strict = false;
-    scene.login();
-    let before = fs::read(scene.token_file()).unwrap();
-    // In the way of the new file.
-    let obstacle = scene.account.state_dir().join("a.token-new");
-    fs::create_dir_all(obstacle.join("x")).unwrap();
-    let output = scene.sync(1);
-    assert!(output.stdout.contains("the renewed sign-in could not be kept"), "{}", output.stdout);
-    scene.account.assert_equal(Remote::Sim(&scene.mail));
-    assert_eq!(fs::read(scene.token_file()).unwrap(), before);
-    fs::remove_dir_all(obstacle).unwrap();
-    scene.sync(0);
-    assert_ne!(fs::read(scene.token_file()).unwrap(), before);
-}
-
-#[test]
-fn a_sign_in_that_others_can_read_is_not_used() {
-    let scene = Scene::new();
-    scene.login();
-    fs::set_permissions(scene.token_file(), fs::Permissions::from_mode(0o644)).unwrap();
-    let output = scene.sync(3);
-    assert!(output.stdout.contains("chmod 600"), "{}", output.stdout);
-    assert_eq!((scene.renewals(), scene.sign_ins()), (0, 0));
-    fs::set_permissions(scene.token_file(), fs::Permissions::from_mode(0o600)).unwrap();
-    scene.sync(0);
-    fs::write(scene.token_file(), "{").unwrap();
-    let output = scene.sync(3);
-    assert!(output.stdout.contains("postkeep login a"), "{}", output.stdout);
-    scene.login();
-    scene.sync(0);
-}
-
-#[test]
-fn a_sign_in_under_another_registration_is_not_sent_to_it() {
-    let scene = Scene::new();
-    scene.login();
-    let config = fs::read_to_string(scene.account.config()).unwrap();
-    fs::write(scene.account.config(), config.replace("\"client\"", "\"another\"")).unwrap();
-    let output = scene.sync(3);
-    assert!(output.stdout.contains("client_id, tenant or token_url is another one now"), "{}", output.stdout);
-    assert_eq!(scene.renewals(), 0);
 }
 
 /// F32: with a browser elsewhere.

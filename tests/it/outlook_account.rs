@@ -4,18 +4,41 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::sync::Arc;
 
-use postkeep_sim::{Faults, Profile, Server};
+use postkeep_sim::oauth::{DeviceState, get, press};
+use postkeep_sim::{Faults, OAuth, Profile, Server};
 
 use crate::account::{Account, Remote};
 use crate::faults_scene::{DATE, Scene, mail, mail_here};
-use crate::oauth_server::{OAuthServer, visit};
 use crate::outlook::{account, let_pass};
 
-/// An account with `provider = "outlook"`, signed in.
-fn signed_in(server: &Arc<Server>) -> (Account, OAuthServer) {
-    let oauth = OAuthServer::start();
+/// Makes an account with `provider = "outlook"` on a simulated one, signed in.
+pub fn signed_in(server: &Server) -> (Account, OAuth) {
+    let (account, oauth) = not_signed_in(server);
+    login(&account, &oauth);
+    (account, oauth)
+}
+
+/// Signs in to the account, by a code that is typed in at once.
+pub fn login(account: &Account, oauth: &OAuth) {
+    oauth.directory().interval = 1;
+    let mut login = account.command(&["login", "a", "--device"]);
+    let mut child = login.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("Ctrl-C")), "it gave no code");
+    oauth.directory().decide(DeviceState::Approved);
+    lines.for_each(drop);
+    assert!(child.wait().unwrap().success());
+}
+
+/// Does what the user's browser does with the address that it is sent to: signs in, and comes back.
+pub fn browse(address: &str) {
+    get(&press(address).unwrap()).unwrap();
+}
+
+/// Makes an account with `provider = "outlook"` on a simulated one.
+pub fn not_signed_in(server: &Server) -> (Account, OAuth) {
+    let oauth = OAuth::spawn(server, None).unwrap();
     let account = Account::on_sim(server);
     let (maildir, state_dir) = (account.maildir().display().to_string(), account.state_dir().display().to_string());
     let config = format!(
@@ -24,24 +47,11 @@ fn signed_in(server: &Arc<Server>) -> (Account, OAuthServer) {
          [account.a.oauth]\nclient_id = \"client\"\nauthorize_url = {:?}\ntoken_url = {:?}\ndevice_url = {:?}\n\
          token_store = \"file\"\n",
         server.port(),
-        oauth.url("authorize"),
-        oauth.url("token"),
-        oauth.url("devicecode"),
+        oauth.endpoint("consumers", "authorize"),
+        oauth.endpoint("consumers", "token"),
+        oauth.endpoint("consumers", "devicecode"),
     );
     fs::write(account.config(), config).unwrap();
-    let issued = Arc::downgrade(server);
-    oauth.lock().issued = Box::new(move |token| {
-        if let Some(server) = issued.upgrade() {
-            server.state().tokens.insert(token.to_owned());
-        }
-    });
-    let mut login = account.command(&["login", "a", "--no-browser"]);
-    let mut child = login.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let address = lines.find(|line| line.trim_start().starts_with("http")).unwrap();
-    visit(address.trim());
-    lines.for_each(drop);
-    assert!(child.wait().unwrap().success());
     (account, oauth)
 }
 
@@ -49,7 +59,7 @@ fn signed_in(server: &Arc<Server>) -> (Account, OAuthServer) {
 fn every_profile_is_mirrored_both_ways() {
     for profile in Profile::EXCHANGE {
         eprintln!("{profile:?}");
-        let server = Arc::new(Server::spawn(profile).unwrap());
+        let server = Server::spawn(profile).unwrap();
         let (account, _oauth) = signed_in(&server);
         let sync = || {
             let output = account.run(&["sync"]);

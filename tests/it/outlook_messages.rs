@@ -6,6 +6,7 @@ use postkeep_sim::{At, Fault, Sizes, Unkept, When};
 
 use crate::faults_scene::{DATE, Scene, mail, mail_here};
 use crate::outlook::{account, let_withheld_pass, synced};
+use crate::reader::Reader;
 
 #[test]
 fn f08_what_is_listed_and_not_given_is_asked_for_again() {
@@ -111,6 +112,7 @@ fn f11_sizes_are_not_believed() {
         scene.sync();
         assert!(!scene.server.take_commands().iter().any(|c| c.fits("UID FETCH BODY.PEEK[]") || c.name == "APPEND"));
         scene.assert_heals();
+        scene.assert_quirk("sizes");
     }
 }
 
@@ -124,6 +126,10 @@ fn f12_a_message_that_is_given_otherwise_the_next_time_stays_as_it_is() {
     scene.sync_says(0, &[]);
     assert!(!scene.server.take_commands().iter().any(|c| c.fits("UID FETCH BODY.PEEK[]")));
     assert!(!path.exists(), "it has a flag now, and so another name");
+    // Another client sees it changed.
+    let seen = Reader::login(scene.server.port(), "user", "secret").unwrap().mails("INBOX").remove(0).1;
+    assert!(seen.bytes.starts_with(b"X-Message-Flag: "), "{seen:?}");
+    scene.assert_quirk("message_flag_header");
     scene.assert_here([1, 2]);
     scene.assert_quiet();
 }
@@ -194,6 +200,7 @@ fn f17_a_flag_that_append_forgets_is_stored() {
     let path = scene.delivered(3);
     scene.account.set_info(&path, "S");
     scene.assert_heals();
+    scene.assert_quirk("append_forgets_flagged");
     let flagged = scene.server.state().messages("INBOX").iter().filter(|m| m.flags.contains("\\Flagged")).count();
     assert_eq!(flagged, 1);
 }
@@ -211,6 +218,8 @@ fn f18_what_the_server_cannot_keep_stays_here() {
     let told: Vec<_> = scene.server.commands().into_iter().filter(|c| c.name == "UID STORE").collect();
     assert!(told.iter().all(|c| !c.args.contains("work") && !c.args.contains("Forwarded")), "{told:?}");
     assert!(scene.server.state().messages("INBOX")[0].flags.contains("\\Flagged"));
+    // That it would have been refused is known to happen only to those who send it.
+    assert!(!told.is_empty() && !scene.server.state().quirks.fired().contains(&"unkept"));
 }
 
 #[test]
@@ -240,6 +249,7 @@ fn f28_flags_that_show_late_do_not_go_back_and_forth() {
         scene.account.set_info(&path, letters);
     }
     scene.assert_heals();
+    scene.assert_quirk("store_lag");
     let stores = |scene: &Scene| scene.server.commands().iter().filter(|c| c.name == "UID STORE").count();
     assert_eq!(stores(&scene), 0, "a pass after the healing one stored flags again");
 }

@@ -17,7 +17,7 @@ fn inbox() -> RawName {
 
 /// Fills INBOX with so many messages: most are read, in runs with an unread one between them about every `run` messages,
 /// some are answered or flagged.
-fn fill(server: &Server, random: &mut Random, count: u64, run: u64) {
+pub fn fill(server: &Server, random: &mut Random, count: u64, run: u64) {
     let mut state = server.state();
     for n in 0..count {
         let recent = count - n < 100;

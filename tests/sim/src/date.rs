@@ -19,6 +19,16 @@ pub(crate) fn write(seconds: i64, zone: i32) -> String {
     )
 }
 
+/// Returns the date of `seconds` since 1970 as HTTP writes it (RFC 9110 §5.6.7).
+pub(crate) fn write_http(seconds: i64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let weekday = DAYS[usize::try_from(days.rem_euclid(7)).unwrap_or(0)];
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{weekday}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT", MONTHS[month])
+}
+
 /// Returns the seconds since 1970 of a date, or `None` if it is not exactly in this form.
 pub(crate) fn read(text: &str) -> Option<i64> {
     let b = text.as_bytes();
@@ -66,6 +76,14 @@ fn civil(count: i64) -> (i64, usize, i64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_of_http() {
+        let rows = [(0, "Thu, 01 Jan 1970 00:00:00 GMT"), (1_445_412_480, "Wed, 21 Oct 2015 07:28:00 GMT")];
+        for (seconds, text) in rows {
+            assert_eq!(write_http(seconds), text);
+        }
+    }
 
     #[test]
     fn dates_agree_with_the_calendar() {

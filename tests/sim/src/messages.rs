@@ -69,10 +69,16 @@ impl Context {
             Request::Store { set, unchanged_since, how, silent, flags } => {
                 self.condstore |= unchanged_since.is_some();
                 let kept = mailbox.storable(&flags);
+                if kept.len() < flags.len() {
+                    quirks.note("unkept");
+                }
                 if quirks.unkept == Unkept::Refused && kept.len() < flags.len() {
                     return Reply::no("[CANNOT] keyword not supported");
                 }
                 let hidden_until = quirks.store_lag.map(|lag| now + lag);
+                if hidden_until.is_some() {
+                    quirks.note("store_lag");
+                }
                 self.store(mailbox, &set, &Change { unchanged_since, how, silent, flags: kept, hidden_until })
             }
             Request::Expunge => {
@@ -238,8 +244,8 @@ pub(crate) fn append(state: &mut State, profile: Profile, name: &str, messages: 
     let mut uids = Vec::new();
     for message in messages {
         let mut flags = mailbox.storable(&message.flags);
-        if quirks.append_forgets_flagged {
-            flags.remove("\\Flagged");
+        if quirks.append_forgets_flagged && flags.remove("\\Flagged") {
+            quirks.note("append_forgets_flagged");
         }
         uids.push(mailbox.add(message.bytes, flags, message.date.unwrap_or(0)));
     }
@@ -306,7 +312,13 @@ fn fetched(m: &Message, flags: &BTreeSet<String>, items: &[Item], zone: i32, qui
             Item::InternalDate => {
                 out.extend(format!("INTERNALDATE \"{}\"", date::write(m.internal_date, zone)).bytes());
             }
-            Item::Size => out.extend(format!("RFC822.SIZE {}", quirks.sizes.of(m.bytes.len())).bytes()),
+            Item::Size => {
+                let size = quirks.sizes.of(m.bytes.len());
+                if size != m.bytes.len() {
+                    quirks.note("sizes");
+                }
+                out.extend(format!("RFC822.SIZE {size}").bytes());
+            }
             Item::ModSeq => out.extend(format!("MODSEQ ({})", m.mod_seq).bytes()),
             Item::Body { section, partial, .. } => {
                 let marked = marked(m, quirks);
@@ -321,6 +333,9 @@ fn fetched(m: &Message, flags: &BTreeSet<String>, items: &[Item], zone: i32, qui
 /// Returns the message with the header that Exchange gives it while it is `\Flagged`, if it does.
 fn marked(m: &Message, quirks: &Quirks) -> Option<Vec<u8>> {
     let wanted = quirks.message_flag_header && m.flags.contains("\\Flagged");
+    if wanted {
+        quirks.note("message_flag_header");
+    }
     wanted.then(|| [b"X-Message-Flag: Follow up\r\n", m.bytes.as_slice()].concat())
 }
 

@@ -1,5 +1,7 @@
 //! What a server does that no capability tells, as data. A test changes it in [`crate::State::quirks`] at any time.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// What RFC822.SIZE says.
@@ -124,7 +126,20 @@ pub struct Quirks {
     /// The server announces IMAP4rev2 and breaks: LSUB is BAD, and LIST after it fails; after `ENABLE IMAP4rev2` the
     /// second LIST fails and SEARCH finds nothing.
     pub broken_rev2: bool,
+    pub(crate) effects: Effects,
 }
+
+/// Those quirks that have had an effect, by their names; shared by clones, and no difference between two servers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Effects(Arc<Mutex<BTreeSet<&'static str>>>);
+
+impl PartialEq for Effects {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Effects {}
 
 impl Default for Quirks {
     fn default() -> Self {
@@ -156,11 +171,23 @@ impl Default for Quirks {
             loose_fetch: false,
             bare_copyuid: false,
             broken_rev2: false,
+            effects: Effects::default(),
         }
     }
 }
 
 impl Quirks {
+    /// Returns the names of those that have had an effect on what a client was told, or on what became of what it sent:
+    /// `sizes`, `message_flag_header`, `append_forgets_flagged`, `unkept`, `max_connections`, `store_lag`.
+    #[must_use]
+    pub fn fired(&self) -> Vec<&'static str> {
+        self.effects.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    pub(crate) fn note(&self, name: &'static str) {
+        self.effects.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+
     /// Returns those that Outlook.com always has. What it has on some days only is left out: that is for tests to
     /// switch on.
     #[must_use]

@@ -445,6 +445,9 @@ impl Session {
             NotConnected::Everybody => true,
         };
         let many = quirks.max_connections.is_some_and(|max| inner.signed_in.len() > max);
+        if many {
+            quirks.note("max_connections");
+        }
         let fault = due.hit(|f| matches!(f, Fault::NotConnected).then_some(())).is_some();
         self.lost = (lost || many || fault).then_some(0);
     }

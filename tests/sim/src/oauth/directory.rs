@@ -84,6 +84,8 @@ pub struct Directory {
     pub denies: bool,
     /// The account is restricted: every refresh fails with [`AADSTS_ABUSE`].
     pub abuse: bool,
+    /// By how many seconds the clock of the service, in the Date of its answers, is ahead of the machine's.
+    pub clock_ahead: i64,
     /// How long a device code is good.
     pub device_life: Duration,
     /// How often to ask for the token of a device, in seconds.
@@ -107,6 +109,7 @@ impl Default for Directory {
             strict: false,
             denies: false,
             abuse: false,
+            clock_ahead: 0,
             device_life: Duration::from_secs(900),
             interval: 5,
             devices: BTreeMap::new(),

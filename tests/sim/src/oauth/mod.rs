@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -278,6 +279,10 @@ async fn serve(mut stream: Box<dyn Stream>, inner: &Mutex<Inner>, mail: &Shared)
         Some(HttpFault::Error(name, description)) => directory::error(name, &description),
         None => answer(&request, inner, mail),
     };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let now = i64::try_from(now).unwrap_or(0).saturating_add(lock(inner).directory.clock_ahead);
+    let mut response = response;
+    response.headers.push(("Date", crate::date::write_http(now)));
     // A client that has gone does not need it.
     let _ = response.send(&mut stream).await;
 }
