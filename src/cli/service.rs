@@ -134,8 +134,9 @@ fn systemctl(args: &[&str]) -> Result<(), Failure> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().next().unwrap_or_default();
-    Err(Failure { exit: Exit::Partial, text: format!("{line} failed: {}", output::harmless(said)) })
+    // What went well comes first.
+    let said = said.lines().filter(|line| !line.starts_with("Created symlink")).collect::<Vec<_>>().join("; ");
+    Err(Failure { exit: Exit::Partial, text: format!("{line} failed: {}", output::harmless(&said)) })
 }
 
 #[cfg(test)]

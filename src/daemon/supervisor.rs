@@ -24,6 +24,8 @@ use crate::engine::report::Approve;
 
 /// How often it is looked whether all goes well.
 const TICK: Duration = Duration::from_secs(10);
+/// Nobody needs to know it more often.
+const SHORTEST_TICK: Duration = Duration::from_millis(100);
 /// How long accounts are waited for when all is to end. What they are at is dropped; what is done is kept.
 const FAREWELL: Duration = Duration::from_secs(3);
 /// An account whose loop did not turn for so long hangs.
@@ -159,7 +161,9 @@ impl Supervisor {
     }
 
     async fn supervise(&mut self, control: &Control) -> Result<(), Error> {
-        let mut ticks = Ticks::every(TICK)?;
+        // Twice as often as systemd wants to hear of it (sd_watchdog_enabled(3)).
+        let often = self.systemd.watchdog().map_or(TICK, |time| TICK.min(time / 2));
+        let mut ticks = Ticks::every(often.max(SHORTEST_TICK))?;
         // Without it changes are noticed by what no longer answers.
         let mut network = Network::watch().inspect_err(|error| tracing::info!(%error, "cannot watch the network")).ok();
         let mut sleeps = sleep::watch();

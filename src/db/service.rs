@@ -15,12 +15,15 @@ pub struct Service {
     pub ipv4_until: Option<i64>,
 }
 
+/// Nobody has to be left alone for longer, in seconds: a time further away was written by a clock that was wrong.
+const LONGEST_QUIET: i64 = 60 * 60 + 60;
+
 impl Service {
     /// Returns until when nothing may be tried, and why, if that is so now.
     #[must_use]
     pub fn quiet_at(&self, now: i64) -> Option<(i64, &str)> {
         let (until, why) = self.quiet.as_ref()?;
-        (now < *until).then_some((*until, why.as_str()))
+        (now < *until && *until - now <= LONGEST_QUIET).then_some((*until, why.as_str()))
     }
 }
 

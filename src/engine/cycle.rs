@@ -133,7 +133,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     }
     let Job { mut mailbox, maildir, changed_there, unseen, copies, calm_here, unite, .. } = job;
     let id = mailbox.id;
-    let day_old = mailbox.listed_at.is_none_or(|at| pass.now() - at > 24 * 60 * 60);
+    // A clock that was wrong may have written a time that is still to come.
+    let day_old = mailbox.listed_at.is_none_or(|at| !(0..=24 * 60 * 60).contains(&(pass.now() - at)));
     let full = pass.options.full || mailbox.must_list || day_old || unite;
     let look_there = full || changed_there || mailbox.cursor.is_none();
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;

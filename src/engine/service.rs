@@ -97,6 +97,15 @@ mod tests {
     }
 
     #[test]
+    fn a_time_that_a_wrong_clock_wrote_holds_nobody_up() {
+        let text = "Request is throttled.".to_owned();
+        let error = Error::Imap(imap::Error::Throttled { pause: Duration::from_secs(60 * 60), text });
+        let service = after(&Service::default(), Some(&error), 2_000_000_000, false);
+        assert!(service.quiet_at(2_000_000_000).is_some());
+        assert_eq!(service.quiet_at(1_700_000_000), None);
+    }
+
+    #[test]
     fn ipv4_is_remembered_for_some_hours() {
         let service = after(&Service::default(), None, 100, true);
         assert_eq!(service.ipv4_until, Some(100 + IPV4_FOR));

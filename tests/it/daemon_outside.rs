@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use postkeep_sim::{Ca, Options, Profile, Server};
+use postkeep_sim::{Ca, Fault, Options, Profile, Server, When};
+use rustix::process::Signal;
 
 use crate::account::{Account, scratch};
 use crate::daemon::{Daemon, NO_SWEEP, message, scene};
@@ -193,4 +194,40 @@ fn a_certificate_of_somebody_else_is_no_alarm_and_goes_away_with_him() {
     daemon.until_equal(&account, &server);
     daemon.until("all is well", || live()["problem"].is_null());
     assert!(!told.exists(), "the user was alarmed: {}", fs::read_to_string(&told).unwrap());
+}
+
+#[test]
+fn a_watchdog_is_fed_as_often_as_it_wants() {
+    let (_server, account) = scene(Profile::Full, NO_SWEEP);
+    let mut daemon = Daemon::start_with(&account, &[("WATCHDOG_USEC", "2000000")]);
+    daemon.rest(&account);
+    let began = Instant::now();
+    (0..4).for_each(|_| drop(daemon.wait_for("WATCHDOG=1")));
+    assert!(began.elapsed() < Duration::from_secs(7), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_clock_that_was_wrong_holds_nothing_up() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let throttle = Fault::Throttle { time: Duration::from_secs(1), bad: false };
+    server.inject("SELECT", When::Nth(1), throttle);
+    let mut daemon = Daemon::start_with(&account, &[HASTE]);
+    daemon.until("it is throttled", || server.fired().iter().any(|fault| fault == "SELECT throttle"));
+    server.state().advance(Duration::from_secs(2));
+    daemon.until_equal(&account, &server);
+    daemon.rest(&account);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end(), 0);
+    // All of that was ten years later, by the clock of that time.
+    let database = rusqlite::Connection::open(account.state_dir().join("a.sqlite3")).unwrap();
+    let now = jiff::Timestamp::now().as_second();
+    let later = now + 10 * 365 * 86_400;
+    let quiet = "UPDATE service SET quiet_until = ?1, quiet_why = 'it said so'";
+    assert_eq!(database.execute(quiet, [later]).unwrap(), 1);
+    assert_eq!(database.execute("UPDATE mailbox SET listed_at = ?1", [later]).unwrap(), 1);
+    server.state().append("INBOX", &message("a"), &[], 1000);
+    let daemon = Daemon::start(&account);
+    daemon.until_equal(&account, &server);
+    let listed = || database.query_row("SELECT listed_at FROM mailbox", [], |row| row.get::<_, i64>(0)).unwrap();
+    daemon.until("everything is listed", || (now..later).contains(&listed()));
 }

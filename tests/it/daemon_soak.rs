@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ struct Soak {
 }
 
 /// Changes flags of files of INBOX until `stop`; counts how often.
-fn storm(inbox: &PathBuf, stop: &AtomicBool, renames: &AtomicU64) {
+fn storm(inbox: &Path, stop: &AtomicBool, renames: &AtomicU64) {
     let mut random = Random::new(7);
     while !stop.load(Ordering::Relaxed) {
         let entries = ["new", "cur"].iter().filter_map(|place| fs::read_dir(inbox.join(place)).ok()).flatten();
@@ -201,7 +201,7 @@ fn a_bad_line_for_long_loses_nothing_and_leaks_nothing() {
     for kind in ["cut", "stall", "swallow", "reset"] {
         assert!(fired.iter().any(|fault| fault.ends_with(kind)), "no {kind}: {fired:?}");
     }
-    assert!(connections <= 4, "{connections}");
+    assert!((1..=4).contains(&connections), "{connections}");
     assert!(sign_ins <= 4 + 8 * fired.len(), "{sign_ins}");
     sizes[0].assert_kept(sizes[2]);
     let mut found: Vec<String> = account.local().into_values().flatten().map(|mail| subject(&mail.bytes)).collect();

@@ -213,8 +213,9 @@ impl Up {
                 continue;
             }
             if start == 0 && !rest.is_empty() && self.begins(tag, &command) == Some(Fault::Stall) {
-                io::copy(&mut reader, &mut io::sink())?;
-                return Ok(());
+                let stalled = io::copy(&mut reader, &mut io::sink());
+                self.server.shutdown(Shutdown::Both)?;
+                return stalled.map(|_| ());
             }
             self.server.write_all(&line)?;
             match size {
