@@ -8,6 +8,8 @@ mod cli;
 mod crash;
 mod daemon;
 mod daemon_control;
+mod daemon_notify;
+mod daemon_pace;
 mod daemon_service;
 mod daemon_there;
 mod daemon_trouble;

@@ -20,8 +20,12 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// A message up to this size is read once and kept for the moment between its intent and its way out.
 const IN_MEMORY: u64 = 1 << 20;
 
-/// A file that was written to within this time, and not renamed since, may still be growing.
+/// A file that was written to within this time, and not renamed since, may still be growing. …
 const QUIET: Duration = Duration::from_millis(500);
+
+/// … One that is known to have been renamed is whole; only what is written to it all the same is waited for. This is more
+/// than a tick of the kernel's clock, within which the time of a rename is that of what was written before.
+const QUIET_AFTER_RENAME: Duration = Duration::from_millis(30);
 
 /// A file that can go out.
 struct Ready {
@@ -93,6 +97,7 @@ async fn look(site: &Site<'_>, planned: Planned) -> Result<Look, Error> {
     let Op::Upload { link, name, flags } = planned.op.clone() else { return Ok(Look::Later) };
     let Some(file) = site.file(&name) else { return Ok(Look::Later) };
     let (maildir, limit) = (Arc::clone(&site.maildir), site.pass.account.max_message_size);
+    let quiet = if site.whole.contains(&name) { QUIET_AFTER_RENAME } else { QUIET };
     let look = move || {
         let mut message = match maildir.read(&file) {
             Ok(message) => message,
@@ -103,7 +108,7 @@ async fn look(site: &Site<'_>, planned: Planned) -> Result<Look, Error> {
         if message.length() > limit {
             return Ok(Look::TooLarge(message.length()));
         }
-        match message.may_be_growing(SystemTime::now(), QUIET) {
+        match message.may_be_growing(SystemTime::now(), quiet) {
             Ok(false) => {}
             Ok(true) => return Ok(Look::Later),
             Err(error) => return Ok(Look::Unusable(error.to_string())),
