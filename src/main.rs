@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let bars = MultiProgress::new();
     match journal().filter(|_| cli.is_daemon()) {
         Some(journal) => tracing_subscriber::registry()
-            .with(EnvFilter::new(cli.global.log_filter()))
+            .with(EnvFilter::new(cli.log_filter()))
             .with(journal.with_field_prefix(None))
             .init(),
         None => log_to_standard_error(&cli, bars.clone()),
@@ -85,7 +85,7 @@ fn journal() -> Option<tracing_journald::Layer> {
 fn log_to_standard_error(cli: &Cli, bars: MultiProgress) {
     let subscriber = tracing_subscriber::fmt()
         // The filter was read once already, as an argument.
-        .with_env_filter(EnvFilter::new(cli.global.log_filter()))
+        .with_env_filter(EnvFilter::new(cli.log_filter()))
         .with_ansi(output::wants_color(cli.global.color, &io::stderr()))
         .with_writer(BesideBars(bars))
         // Else a closed standard error would be reported there, by a panic.

@@ -102,24 +102,24 @@ fn log_filter(text: &str) -> Result<String, String> {
 }
 
 impl Cli {
-    /// Tells whether this is the daemon, which is to be small.
-    #[must_use]
-    pub fn is_daemon(&self) -> bool {
-        matches!(self.command, Command::Run(_))
-    }
-}
-
-impl Global {
-    /// Returns which log lines to show, in the syntax of `tracing_subscriber`.
+    /// Returns which log lines to show, in the syntax of `tracing_subscriber`. The daemon, whose log is read afterwards, tells
+    /// what it does also if it is not asked to.
     #[must_use]
     pub fn log_filter(&self) -> &str {
-        match (&self.log, self.quiet, self.verbose) {
+        let verbose = self.global.verbose.saturating_add(u8::from(self.is_daemon()));
+        match (&self.global.log, self.global.quiet, verbose) {
             (Some(filter), _, _) => filter,
             (None, true, _) => "error",
             (None, false, 0) => "warn",
             (None, false, 1) => "warn,postkeep=info",
             (None, false, _) => "warn,postkeep=debug",
         }
+    }
+
+    /// Tells whether this is the daemon, which is to be small.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        matches!(self.command, Command::Run(_))
     }
 }
 
@@ -297,9 +297,12 @@ mod tests {
             ("sync -v", "warn,postkeep=info"),
             ("sync -vvv", "warn,postkeep=debug"),
             ("sync -v --log info", "info"),
+            ("run", "warn,postkeep=info"),
+            ("run -q", "error"),
+            ("run -v", "warn,postkeep=debug"),
         ];
         for (line, filter) in rows {
-            assert_eq!(parse(line).unwrap().global.log_filter(), filter, "{line}");
+            assert_eq!(parse(line).unwrap().log_filter(), filter, "{line}");
         }
     }
 }

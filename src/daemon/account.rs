@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::agenda::{Agenda, Done, Work};
@@ -20,7 +19,7 @@ use crate::engine::report::{
 };
 use crate::engine::{Error, Mirror};
 use crate::haste::shortened;
-use crate::maildir::Happened;
+use crate::maildir::{Fate, Happened};
 use crate::model::MailboxName;
 use crate::{db, engine};
 
@@ -107,7 +106,7 @@ struct Loop<'a> {
     keeper: &'a Keeper,
     agenda: Agenda,
     /// Files that changed and were not looked at yet.
-    files: BTreeMap<MailboxName, BTreeMap<Vec<u8>, bool>>,
+    files: BTreeMap<MailboxName, BTreeMap<Vec<u8>, Fate>>,
     /// The mailboxes of the maildirs that are watched.
     watched: BTreeMap<PathBuf, MailboxName>,
     asked: VecDeque<Ask>,
@@ -143,13 +142,10 @@ impl Keeper {
             let watchers = self.account.watch.iter().take(self.account.connections.saturating_sub(1));
             let names: Vec<MailboxName> = watchers.map(|name| MailboxName::from(name.as_str())).collect();
             let (tell_works, works) = watch::channel(false);
-            let there = names.iter().map(|name| {
-                remote::watch(&mirror, name, works.clone(), |told| {
-                    // Nobody listens when all ends.
-                    let _ = tell.send(Event::There(told));
-                })
+            let there = remote::watch(&mirror, &names, works, |told| {
+                // Nobody listens when all ends.
+                let _ = tell.send(Event::There(told));
             });
-            let there = join_all(there);
             let here = local::watch(&mirror, &self.account.maildir, &tell);
             let mut turning = Loop::new(self, tell_works);
             let result = tokio::select! {
@@ -264,16 +260,7 @@ impl<'a> Loop<'a> {
     fn take(&mut self, mirror: &Mirror<'_>, event: Event) {
         let now = clock::now();
         match event {
-            Event::There(Told::Began(mailbox)) => {
-                self.agenda.mark(&mailbox, self.there(), now);
-                self.keeper.board.set(|live| live.watched.push(mailbox.to_string()));
-            }
-            Event::There(Told::Changed(mailbox)) => self.agenda.mark(&mailbox, self.there(), now),
-            Event::There(Told::Ended(mailbox)) => {
-                self.keeper.board.set(|live| live.watched.retain(|name| *name != mailbox.to_string()));
-                // What ended this may have ended everything.
-                self.agenda.mark(&mailbox, self.there(), now);
-            }
+            Event::There(told) => self.take_told(told, now),
             Event::Here(files) => self.take_files(files, now),
             Event::HereUnwatched => {
                 self.files_told = true;
@@ -303,9 +290,33 @@ impl<'a> Loop<'a> {
         }
     }
 
+    fn take_told(&mut self, told: Told, now: Duration) {
+        match told {
+            Told::Began(None) => {
+                self.agenda.mark_all(now);
+                self.keeper.board.set(|live| live.all_watched = true);
+            }
+            Told::Began(Some(mailbox)) => {
+                self.agenda.mark(&mailbox, self.there(), now);
+                self.keeper.board.set(|live| live.watched.push(mailbox.to_string()));
+            }
+            Told::Changed(None) => self.agenda.mark_all(now),
+            Told::Changed(Some(mailbox)) => self.agenda.mark(&mailbox, self.there(), now),
+            // What ended this may have ended everything.
+            Told::Ended(None) => {
+                self.keeper.board.set(|live| live.all_watched = false);
+                self.agenda.mark(&MailboxName::from("INBOX"), self.there(), now);
+            }
+            Told::Ended(Some(mailbox)) => {
+                self.keeper.board.set(|live| live.watched.retain(|name| *name != mailbox.to_string()));
+                self.agenda.mark(&mailbox, self.there(), now);
+            }
+        }
+    }
+
     /// Returns what is known to have happened when the server tells of a change.
     fn there(&self) -> Change {
-        if self.look_here.is_none() { Change::There } else { Change::Both }
+        if self.look_here.is_none() { Change::THERE } else { Change::BOTH }
     }
 
     fn take_files(&mut self, files: Files, now: Duration) {
@@ -333,19 +344,19 @@ impl<'a> Loop<'a> {
         if self.look_here.is_some_and(|at| at <= now) {
             self.look_here = Some(now + shortened(LOOK_HERE));
             for mailbox in mirror.maildirs().await.unwrap_or_default().values() {
-                self.agenda.mark(mailbox, Change::Here, now);
+                self.agenda.mark(mailbox, Change::HERE, now);
             }
         }
         for (mailbox, files) in std::mem::take(&mut self.files) {
-            match mirror.is_news(&mailbox, files).await {
+            match mirror.is_news(&mailbox, &files).await {
                 Ok(true) => {
                     tracing::debug!(account = self.keeper.account.name, %mailbox, "files changed");
-                    self.agenda.mark(&mailbox, Change::Here, now);
+                    self.agenda.mark(&mailbox, Change::of_files(files), now);
                 }
                 Ok(false) => {}
                 Err(error) if is_fatal(&error) => return Err(error),
                 // Then whoever looks finds out.
-                Err(_) => self.agenda.mark(&mailbox, Change::Here, now),
+                Err(_) => self.agenda.mark(&mailbox, Change::HERE, now),
             }
         }
         Ok(())
@@ -360,6 +371,7 @@ impl<'a> Loop<'a> {
     ) -> Result<(), Error> {
         let (wanted, state) = match &work {
             Work::All => (Wanted::All, State::Sweeping),
+            Work::Removals => (Wanted::Removals, State::Working),
             Work::Some(mailboxes) => (Wanted::Mailboxes(mailboxes.clone()), State::Working),
         };
         let options = self.options(Pace::Sliced(SLICE));

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) enum Work {
     /// A pass over everything.
     All,
+    /// A pass that makes sure of what may be removed.
+    Removals,
     /// A look at these mailboxes.
     Some(BTreeMap<MailboxName, Change>),
 }
@@ -48,12 +50,14 @@ pub(super) struct Done {
 }
 
 /// A mailbox that something happened to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Dirty {
     change: Change,
     first: Duration,
     last: Duration,
     due: Duration,
+    /// Nothing happened, but something was left.
+    again: bool,
 }
 
 /// What waits to be looked at.
@@ -63,6 +67,8 @@ pub(super) struct Agenda {
     dirty: BTreeMap<MailboxName, Dirty>,
     /// When the next pass over everything is due.
     all: Duration,
+    /// When a pass is due that makes sure of what may be removed, if there is anything.
+    removals: Option<Duration>,
     /// Nothing is done before this.
     rest_until: Duration,
     /// Mailboxes in which nothing could be done though something is left, and how often in a row.
@@ -72,21 +78,29 @@ pub(super) struct Agenda {
 impl Agenda {
     /// Returns an agenda that begins with everything.
     pub(super) fn new(now: Duration, sweep_every: Duration) -> Self {
-        Self { sweep_every, dirty: BTreeMap::new(), all: now, rest_until: now, fruitless: BTreeMap::new() }
+        let (dirty, fruitless) = (BTreeMap::new(), BTreeMap::new());
+        Self { sweep_every, dirty, all: now, removals: None, rest_until: now, fruitless }
     }
 
     /// Notes that something happened to a mailbox.
     pub(super) fn mark(&mut self, mailbox: &MailboxName, change: Change, now: Duration) {
-        let calm = match change {
-            Change::Here => CALM_HERE,
-            Change::There | Change::Both => CALM_THERE,
-        };
-        let dirty = self.dirty.entry(mailbox.clone()).or_insert(Dirty { change, first: now, last: now, due: now });
-        dirty.change = dirty.change.and(change);
-        dirty.last = now;
-        dirty.due = dirty.due.max((now + calm).min(dirty.first + LONGEST_CALM));
-        // What happened is a new reason to try.
+        let calm = if change.there { CALM_THERE } else { CALM_HERE };
+        // What happened is a new reason to try, however long a pause was to be.
         self.fruitless.remove(mailbox);
+        match self.dirty.get_mut(mailbox) {
+            None => {
+                let dirty = Dirty { change, first: now, last: now, due: now + calm, again: false };
+                self.dirty.insert(mailbox.clone(), dirty);
+            }
+            Some(dirty) => {
+                dirty.change.add(change);
+                if std::mem::take(&mut dirty.again) {
+                    (dirty.first, dirty.due) = (now, dirty.due.min(now + calm));
+                }
+                dirty.last = now;
+                dirty.due = dirty.due.max((now + calm).min(dirty.first + LONGEST_CALM));
+            }
+        }
     }
 
     /// Notes that anything may have happened.
@@ -105,7 +119,7 @@ impl Agenda {
         self.rest_until = until;
         self.dirty.clear();
         self.fruitless.clear();
-        self.all = until;
+        (self.all, self.removals) = (until, None);
     }
 
     /// Takes what is to be done now: mailboxes that are known to have changed before everything, INBOX before all others, then
@@ -117,26 +131,30 @@ impl Agenda {
         if now >= self.all.saturating_add(PATIENCE) {
             return Some(self.begin_all());
         }
-        let mut due: Vec<_> = self.dirty.iter().filter(|(_, d)| d.due <= now).map(|(n, d)| (n.clone(), *d)).collect();
-        due.sort_by_key(|(name, dirty)| (!name.is_inbox(), Reverse(dirty.last)));
+        let mut due: Vec<_> =
+            self.dirty.iter().filter(|(_, d)| d.due <= now).map(|(n, d)| (n.clone(), d.last)).collect();
+        due.sort_by_key(|(name, last)| (!name.is_inbox(), Reverse(*last)));
         due.truncate(TOGETHER);
         if !due.is_empty() {
-            self.dirty.retain(|name, _| due.iter().all(|(taken, _)| taken != name));
-            return Some(Work::Some(due.into_iter().map(|(name, dirty)| (name, dirty.change)).collect()));
+            let taken = due.into_iter().filter_map(|(name, _)| self.dirty.remove_entry(&name));
+            return Some(Work::Some(taken.map(|(name, dirty)| (name, dirty.change)).collect()));
         }
-        (self.all <= now).then(|| self.begin_all())
+        if self.all <= now {
+            return Some(self.begin_all());
+        }
+        self.removals.take_if(|due| *due <= now).map(|_| Work::Removals)
     }
 
     fn begin_all(&mut self) -> Work {
         self.dirty.clear();
-        self.all = Duration::MAX;
+        (self.all, self.removals) = (Duration::MAX, None);
         Work::All
     }
 
     /// Returns when there may be something to do; it may be in the past.
     pub(super) fn wakes(&self) -> Duration {
         let first = self.dirty.values().map(|dirty| dirty.due).min().unwrap_or(Duration::MAX);
-        first.min(self.all).max(self.rest_until)
+        first.min(self.all).min(self.removals.unwrap_or(Duration::MAX)).max(self.rest_until)
     }
 
     /// Notes what became of some work that ended now and took so long.
@@ -147,10 +165,10 @@ impl Agenda {
         if done.wants_all {
             // A server that is slow to list is not to be listed all the time.
             let pause = match work {
-                Work::All => 4 * took,
+                Work::All | Work::Removals => 4 * took,
                 Work::Some(_) => Duration::ZERO,
             };
-            self.mark_all(now + pause);
+            self.removals = Some(self.removals.map_or(now + pause, |due| due.min(now + pause)));
         }
         for mailbox in &done.left {
             let tries = self.fruitless.entry(mailbox.clone()).or_default();
@@ -160,9 +178,9 @@ impl Agenda {
                 n => (FIRST_PAUSE * 2u32.saturating_pow(n - 1)).min(LONGEST_PAUSE),
             };
             let due = now + pause;
-            let fresh = Dirty { change: Change::Both, first: now, last: Duration::ZERO, due };
+            let fresh = Dirty { change: Change::BOTH, first: now, last: Duration::ZERO, due, again: true };
             let dirty = self.dirty.entry(mailbox.clone()).or_insert(fresh);
-            dirty.change = Change::Both;
+            dirty.change.add(Change::BOTH);
             dirty.due = dirty.due.min(due);
         }
         if let Work::Some(mailboxes) = work {
@@ -179,7 +197,11 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Change::{Both, Here, There};
+    use crate::maildir::Fate;
+
+    const HERE: Change = Change::HERE;
+    const THERE: Change = Change::THERE;
+    const BOTH: Change = Change::BOTH;
 
     const SWEEP: Duration = Duration::from_secs(300);
 
@@ -196,7 +218,7 @@ mod tests {
     }
 
     fn some(changes: &[(&str, Change)]) -> Option<Work> {
-        Some(Work::Some(changes.iter().map(|(name, change)| ((*name).into(), *change)).collect()))
+        Some(Work::Some(changes.iter().map(|(name, change)| ((*name).into(), change.clone())).collect()))
     }
 
     #[test]
@@ -212,21 +234,39 @@ mod tests {
     fn what_comes_in_one_go_is_looked_at_once() {
         let mut agenda = quiet();
         for at in [0, 20, 40] {
-            agenda.mark(&"a".into(), Here, ms(at));
+            agenda.mark(&"a".into(), HERE, ms(at));
         }
-        agenda.mark(&"b".into(), There, ms(85));
-        agenda.mark(&"a".into(), There, ms(85));
+        agenda.mark(&"b".into(), THERE, ms(85));
+        agenda.mark(&"a".into(), THERE, ms(85));
         assert_eq!(agenda.wakes(), ms(95));
         assert_eq!(agenda.next(ms(94)), None);
-        assert_eq!(agenda.next(ms(95)), some(&[("a", Both), ("b", There)]));
+        assert_eq!(agenda.next(ms(95)), some(&[("a", BOTH), ("b", THERE)]));
         assert_eq!(agenda.next(ms(95)), None);
+    }
+
+    #[test]
+    fn files_are_named_until_there_are_too_many() {
+        let files = |from: usize, to: usize| {
+            Change::of_files((from..to).map(|n| (n.to_string().into_bytes(), Fate::Moved)).collect())
+        };
+        let mut agenda = quiet();
+        agenda.mark(&"a".into(), files(0, 2), ms(0));
+        agenda.mark(&"a".into(), files(1, 3), ms(1));
+        agenda.mark(&"b".into(), files(0, 600), ms(0));
+        agenda.mark(&"b".into(), files(600, 1200), ms(1));
+        agenda.mark(&"c".into(), THERE, ms(0));
+        agenda.mark(&"c".into(), files(0, 1), ms(1));
+        agenda.mark(&"d".into(), HERE, ms(0));
+        agenda.mark(&"d".into(), files(0, 1), ms(1));
+        let c = Change { there: true, ..files(0, 1) };
+        assert_eq!(agenda.next(ms(60)), some(&[("a", files(0, 3)), ("b", HERE), ("c", c), ("d", HERE)]));
     }
 
     #[test]
     fn who_never_stops_is_looked_at_all_the_same() {
         let mut agenda = quiet();
         let at = (0..).step_by(10).find(|at| {
-            agenda.mark(&"a".into(), Here, ms(*at));
+            agenda.mark(&"a".into(), HERE, ms(*at));
             agenda.next(ms(*at)).is_some()
         });
         assert_eq!(at, Some(1000));
@@ -235,9 +275,9 @@ mod tests {
     #[test]
     fn inbox_comes_first_then_the_most_recent() {
         let mut agenda = quiet();
-        agenda.mark(&"INBOX".into(), Here, ms(0));
+        agenda.mark(&"INBOX".into(), HERE, ms(0));
         for n in 1..=40 {
-            agenda.mark(&format!("{n:02}").as_str().into(), Here, ms(n));
+            agenda.mark(&format!("{n:02}").as_str().into(), HERE, ms(n));
         }
         let Some(Work::Some(first)) = agenda.next(ms(1000)) else { panic!() };
         let names: Vec<_> = first.keys().map(MailboxName::as_str).collect();
@@ -249,9 +289,9 @@ mod tests {
     #[test]
     fn small_changes_come_before_everything_but_not_for_ever() {
         let mut agenda = quiet();
-        agenda.mark(&"a".into(), There, SWEEP - ms(20));
-        assert_eq!(agenda.next(SWEEP), some(&[("a", There)]));
-        agenda.mark(&"a".into(), There, SWEEP + PATIENCE - ms(20));
+        agenda.mark(&"a".into(), THERE, SWEEP - ms(20));
+        assert_eq!(agenda.next(SWEEP), some(&[("a", THERE)]));
+        agenda.mark(&"a".into(), THERE, SWEEP + PATIENCE - ms(20));
         assert_eq!(agenda.next(SWEEP + PATIENCE), Some(Work::All));
         assert_eq!(agenda.waiting(), 0, "it is among everything");
     }
@@ -259,45 +299,52 @@ mod tests {
     #[test]
     fn what_is_left_is_looked_at_again_at_once_if_that_leads_anywhere_else_less_and_less() {
         let left = |did| Done { left: BTreeSet::from(["a".into()]), did, wants_all: false };
-        let work = some(&[("a", There)]).unwrap();
+        let work = some(&[("a", THERE)]).unwrap();
         let mut agenda = quiet();
         agenda.finish(&work, &left(true), ms(5), ms(100));
         assert_eq!(agenda.wakes(), ms(100));
         let (mut now, mut pauses) = (ms(100), Vec::new());
         for _ in 0..10 {
-            assert_eq!(agenda.next(now), some(&[("a", Both)]));
+            assert_eq!(agenda.next(now), some(&[("a", BOTH)]));
             agenda.finish(&work, &left(false), ms(5), now);
             pauses.push((agenda.wakes() - now).as_millis());
             now = agenda.wakes();
         }
         assert_eq!(pauses, [450, 900, 1800, 3600, 7200, 14_400, 28_800, 57_600, 60_000, 60_000]);
-        agenda.mark(&"a".into(), There, now);
+        agenda.mark(&"a".into(), THERE, now);
         assert!(agenda.next(now + CALM_THERE).is_some());
         agenda.finish(&work, &left(false), ms(5), now + CALM_THERE);
         assert_eq!(agenda.wakes(), now + CALM_THERE + FIRST_PAUSE, "an event begins anew");
+        agenda.mark(&"a".into(), HERE, now + CALM_THERE);
+        assert_eq!(agenda.wakes(), now + CALM_THERE + CALM_HERE, "and waits for no pause");
     }
 
     #[test]
     fn removals_wait_for_a_pass_over_everything_which_is_not_made_all_the_time() {
         let wants_all = Done { wants_all: true, ..Done::default() };
         let mut agenda = quiet();
-        agenda.finish(&some(&[("a", There)]).unwrap(), &wants_all, ms(5), ms(1000));
-        assert_eq!(agenda.next(ms(1000)), Some(Work::All));
-        agenda.finish(&Work::All, &wants_all, ms(2000), ms(3000));
+        agenda.finish(&some(&[("a", THERE)]).unwrap(), &wants_all, ms(5), ms(1000));
+        agenda.mark(&"b".into(), THERE, ms(1000));
+        assert_eq!(agenda.next(ms(1000)), Some(Work::Removals));
+        assert_eq!(agenda.waiting(), 1, "flags may not be among it");
+        agenda.finish(&Work::Removals, &wants_all, ms(2000), ms(3000));
+        assert_eq!(agenda.next(ms(3000)), some(&[("b", THERE)]));
         assert_eq!(agenda.wakes(), ms(11_000));
+        assert_eq!(agenda.next(SWEEP), Some(Work::All));
+        assert_eq!(agenda.next(SWEEP), None, "they are among everything");
     }
 
     #[test]
     fn a_rest_ends_with_everything_or_with_a_new_network() {
         let mut agenda = quiet();
         agenda.rest(ms(5000));
-        agenda.mark(&"a".into(), There, ms(100));
+        agenda.mark(&"a".into(), THERE, ms(100));
         assert_eq!((agenda.next(ms(4999)), agenda.wakes()), (None, ms(5000)));
         let mut other = quiet();
         other.rest(ms(5000));
         other.refresh(ms(200));
         assert_eq!(other.next(ms(200)), Some(Work::All));
-        assert_eq!(agenda.next(ms(5000)), some(&[("a", There)]));
+        assert_eq!(agenda.next(ms(5000)), some(&[("a", THERE)]));
         assert_eq!(agenda.next(ms(5000)), Some(Work::All));
     }
 }

@@ -60,6 +60,7 @@ enum Message {
     Changed { line: String, is_new_mail: bool },
     Attention(Attention),
     Succeeded(String),
+    End,
 }
 
 /// Where it is told what happened; clones lead to the same place.
@@ -97,6 +98,11 @@ impl Hooks {
         }
     }
 
+    /// Tells that nothing more will be told: what was, is passed on at once, and then whoever starts the programs ends.
+    pub(super) fn end(&self) {
+        self.tell(Message::End);
+    }
+
     fn tell(&self, message: Message) {
         // Nobody listens when all ends.
         let _ = self.0.send(message);
@@ -124,14 +130,14 @@ pub(super) fn hooks(settings: watch::Receiver<config::Hooks>) -> (Hooks, impl Fu
 }
 
 async fn serve(changing: watch::Receiver<config::Hooks>, mut told: mpsc::UnboundedReceiver<Message>) {
-    let mut pending = Pending::default();
-    loop {
+    let (mut pending, mut ends) = (Pending::default(), false);
+    while !ends {
         let settings = changing.borrow().clone();
         let due = pending.due().unwrap_or_else(|| Instant::now() + Duration::from_secs(60));
         tokio::select! {
             message = told.recv() => match message {
+                Some(Message::End) | None => ends = true,
                 Some(message) => pending.take(message, &settings),
-                None => return,
             },
             () = sleep_until(due) => {}
         }
@@ -140,7 +146,7 @@ async fn serve(changing: watch::Receiver<config::Hooks>, mut told: mpsc::Unbound
             let line = serde_json::to_string(&attention).unwrap_or_default() + "\n";
             run("attention", &settings.attention, line).await;
         }
-        if pending.due().is_some_and(|due| due <= Instant::now()) {
+        if ends || pending.due().is_some_and(|due| due <= Instant::now()) {
             (pending.first, pending.last) = (None, None);
             run("changed", &settings.changed, lines(std::mem::take(&mut pending.changed))).await;
             run("new_mail", &settings.new_mail, lines(std::mem::take(&mut pending.new_mail))).await;
@@ -182,6 +188,7 @@ impl Pending {
                 self.told.retain(|told, _| told.account != account || told.mailbox.is_some());
                 self.succeeded.insert(account, clock::now());
             }
+            Message::End => {}
         }
     }
 

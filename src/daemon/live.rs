@@ -27,7 +27,10 @@ pub struct LiveAccount {
     pub state: State,
     /// The mailboxes at which something is being done, or was in this pass.
     pub mailboxes: BTreeMap<String, LiveMailbox>,
-    /// The mailboxes that the server tells of at once.
+    /// The server tells of changes in all mailboxes at once, …
+    #[serde(default)]
+    pub all_watched: bool,
+    /// … or in these.
     pub watched: Vec<String>,
     /// Changes of files are told at once; else they are looked for.
     pub files_watched: bool,

@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_secs(10);
 const SHORTEST_TICK: Duration = Duration::from_millis(100);
 /// How long accounts are waited for when all is to end. What they are at is dropped; what is done is kept.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// How long the programs are waited for after that, which are told of what was done last.
+const LAST_HOOKS: Duration = Duration::from_millis(1500);
 /// An account whose loop did not turn for so long hangs.
 const HANGS: Duration = Duration::from_secs(120);
 
@@ -130,10 +132,16 @@ pub async fn run(start: Start) -> Result<(), Error> {
             for account in supervisor.start.config.accounts.clone() {
                 supervisor.begin(account);
             }
-            tokio::select! {
+            let mut serve_hooks = std::pin::pin!(serve_hooks);
+            let result = tokio::select! {
                 result = supervisor.supervise(&control) => result,
-                () = serve_hooks => Ok(()),
+                () = &mut serve_hooks => return Ok(()),
+            };
+            supervisor.hooks.end();
+            if tokio::time::timeout(LAST_HOOKS, serve_hooks).await.is_err() {
+                tracing::warn!("gave up a hook that had not ended");
             }
+            result
         })
         .await
 }

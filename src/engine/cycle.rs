@@ -7,16 +7,19 @@ use std::sync::Arc;
 use super::contact::contact;
 use super::flags::Mask;
 use super::moves::Part;
-use super::observe::{self, Observed, Scanned, is_agreed_local, is_agreed_remote, is_void, raw_name, settle_sizes};
+use super::observe::{
+    self, Observed, Peeked, Scanned, is_agreed_local, is_agreed_remote, is_void, raw_name, settle_sizes,
+};
 use super::op::{Op, Planned, Why};
 use super::pass::Pass;
 use super::plan::{Answer, Policy, plan};
+use super::report::Here;
 use super::reuse::gives_uids_again;
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Counts, HoldCause, Mailbox, Tx};
 use crate::imap::{self, Habit, Seen, Session};
-use crate::maildir::{Located, Maildir, Scan, Stamp};
+use crate::maildir::{Fate, Located, Maildir, Scan, Stamp, unique_of};
 use crate::model::{
     ContentKey, Cursor, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, MailboxId, Remote, RemoteEvidence,
     Uid, UidSet, UniqueName,
@@ -34,8 +37,9 @@ pub(super) struct Job {
     pub unseen: Option<u32>,
     /// The server puts copies of what is sent there by itself.
     pub copies: bool,
-    /// Those who watch its files told of no change: they are looked at only where something else asks for it.
-    pub calm_here: bool,
+    /// What those who watch its files told. Where they told of no change, they are looked at only where something else asks
+    /// for it.
+    pub here: Here,
     /// Both sides are to be paired by content, whatever the numbers say.
     pub unite: bool,
     /// It is gone from the server: two LISTs did not name it, and SELECT was refused.
@@ -52,10 +56,14 @@ pub(super) struct Examined {
     pub part: Part,
     /// What was seen on the server, if it was looked at.
     pub observed: Option<Observed>,
-    /// What was seen here, if it was looked at.
+    /// What was seen here, if it was listed.
     pub scanned: Option<Scanned>,
-    /// If it was not: where the files are that the plan is about.
+    /// What was seen here, if only some files were looked at.
+    pub peeked: Option<Peeked>,
+    /// If it was not listed: where the files are that the plan is about.
     pub located: BTreeMap<UniqueName, Located>,
+    /// Files that were renamed to their names, and so are whole.
+    pub whole: BTreeSet<UniqueName>,
     /// The flags that the server keeps.
     pub remote_mask: Mask,
     /// The flags that the maildir keeps.
@@ -119,10 +127,23 @@ impl Examined {
 
     /// Returns the stamp that stands for what is known of the maildir, if it was complete.
     pub(super) fn known_stamp(&self) -> Option<Stamp> {
-        match &self.scanned {
-            Some(scanned) => scanned.doubt.is_none().then_some(scanned.scan.stamp),
-            None => self.mailbox.stamp.map(Stamp::from_numbers),
+        match (&self.scanned, &self.peeked) {
+            (Some(scanned), _) => scanned.doubt.is_none().then_some(scanned.scan.stamp),
+            (None, Some(_)) => None,
+            (None, None) => self.mailbox.stamp.map(Stamp::from_numbers),
         }
+    }
+
+    /// Returns the stamp of when it was looked at.
+    pub(super) fn stamp_when_seen(&self) -> Option<Stamp> {
+        let scanned = self.scanned.as_ref().map(|scanned| scanned.scan.stamp);
+        scanned.or_else(|| self.peeked.as_ref().map(|peeked| peeked.stamp))
+    }
+
+    /// Returns the files that were read, and hold what their link says, under another inode than it says.
+    pub(super) fn inodes(&self) -> Option<&BTreeMap<LinkId, u64>> {
+        let scanned = self.scanned.as_ref().map(|scanned| &scanned.inodes);
+        scanned.or_else(|| self.peeked.as_ref().map(|peeked| &peeked.inodes))
     }
 }
 
@@ -131,7 +152,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     if job.gone {
         return examine_gone(pass, job).await;
     }
-    let Job { mut mailbox, maildir, changed_there, unseen, copies, calm_here, unite, .. } = job;
+    let Job { mut mailbox, maildir, changed_there, unseen, copies, here, unite, .. } = job;
     let id = mailbox.id;
     // A clock that was wrong may have written a time that is still to come.
     let day_old = mailbox.listed_at.is_none_or(|at| !(0..=24 * 60 * 60).contains(&(pass.now() - at)));
@@ -139,7 +160,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     let look_there = full || changed_there || mailbox.cursor.is_none();
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
     let moved = || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
-    let look_here = full || mailbox.must_scan || !calm_here && moved();
+    let mut look_here = full || mailbox.must_scan || here == Here::Anything && moved();
     let now = pass.now();
     let read = move |tx: &Tx<'_>| Ok((tx.pending(id)?, tx.mailbox_hold(id)?, tx.withheld_until(id, now)?));
     let (pending, hold, due) = pass.db.read(read).await?;
@@ -148,7 +169,21 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         pass.hold(&mailbox.name, 0, hold.reason.clone());
         return Ok(None);
     }
-    if !look_there && !look_here && pending.is_empty() && due.is_empty() {
+    let local_mask = match &maildir {
+        Some(maildir) => local_mask(maildir)?,
+        None => Mask::all(),
+    };
+    let mut peeked = match (&here, &maildir) {
+        (Here::Files(files), Some(maildir)) if !look_here && pending.is_empty() => {
+            let peeked = observe::peek(&pass.db, Arc::clone(maildir), id, files.clone(), local_mask.clone()).await?;
+            // Some of them are not what or where they were said to be, so that only a listing can tell.
+            look_here = peeked.is_none();
+            peeked
+        }
+        (Here::Files(_) | Here::Calm | Here::Anything, _) => None,
+    };
+    let is_told = peeked.as_ref().is_some_and(|p| !p.local.messages.is_empty() || !p.inodes.is_empty());
+    if !look_there && !look_here && !is_told && pending.is_empty() && due.is_empty() {
         return Ok(None);
     }
 
@@ -205,10 +240,6 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         pass.db.commit(move |tx| tx.release(id)).await?;
     }
 
-    let local_mask = match &maildir {
-        Some(maildir) => local_mask(maildir)?,
-        None => Mask::all(),
-    };
     let remote_mask = Mask { known: selected.permanent.clone(), any_keyword: selected.any_keyword };
     // Where the stamp says that nothing changed, the files are as the base has them, and the ops look at theirs.
     let scanned = match &maildir {
@@ -225,10 +256,13 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         Some(_) | None => None,
     };
 
+    peeked = peeked.filter(|_| scanned.is_none());
+
     let no_remote = Remote::default();
     let no_local = Local::default();
     let remote = observed.as_ref().map_or(&no_remote, |o| &o.remote);
-    let local = scanned.as_ref().map_or(&no_local, |s| &s.local);
+    let seen_here = scanned.as_ref().map(|s| &s.local).or_else(|| peeked.as_ref().map(|p| &p.local));
+    let local = seen_here.unwrap_or(&no_local);
     let base = touched_links(pass, &mailbox, remote, local).await?;
     let policy = Policy {
         push: pass.account.direction == Direction::Both && !selected.read_only,
@@ -251,10 +285,13 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
              sent again if they do not come back within the hour"
         ));
     }
-    let located = match &maildir {
+    let mut located = match &maildir {
         Some(maildir) if scanned.is_none() => locate(Arc::clone(maildir), &planned, &base).await?,
         Some(_) | None => BTreeMap::new(),
     };
+    if let Some(peeked) = &mut peeked {
+        located.append(&mut peeked.located);
+    }
     let part = Part {
         name: mailbox.name.clone(),
         plan: planned,
@@ -269,7 +306,9 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         part,
         observed,
         scanned,
+        peeked,
         located,
+        whole: whole(&here),
         remote_mask,
         local_mask,
         push: policy.push,
@@ -368,7 +407,9 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
         part,
         observed: None,
         scanned,
+        peeked: None,
         located: BTreeMap::new(),
+        whole: BTreeSet::new(),
         remote_mask: Mask::all(),
         local_mask: Mask::all(),
         push: true,
@@ -399,6 +440,12 @@ async fn locate(
         return Ok(BTreeMap::new());
     }
     Ok(tokio::task::spawn_blocking(move || maildir.locate(&wanted)).await??)
+}
+
+/// Returns the messages whose file was renamed to its name: whoever does that has written all of it.
+fn whole(here: &Here) -> BTreeSet<UniqueName> {
+    let Here::Files(files) = here else { return BTreeSet::new() };
+    files.iter().filter(|(_, fate)| **fate == Fate::Moved).map(|(file, _)| unique_of(file)).collect()
 }
 
 /// Returns the flags and keywords that a maildir can hold.
@@ -607,7 +654,8 @@ pub(super) async fn settle(
     outcome: Outcome,
     witnessed: Option<Stamp>,
 ) -> Result<bool, Error> {
-    let Examined { mailbox, observed, scanned, remote_mask, local_mask, push, waiting, awaited, notes, .. } = examined;
+    let Examined { mailbox, observed, scanned, peeked, remote_mask, local_mask, push, waiting, awaited, notes, .. } =
+        examined;
     let id = mailbox.id;
     let (now, clock) = (pass.now(), std::time::SystemTime::now());
     let joined = |texts: Vec<String>| (!texts.is_empty()).then(|| texts.join("; "));
@@ -620,9 +668,11 @@ pub(super) async fn settle(
                 Some(o) => o.doubt.is_none() && is_agreed_remote(tx, id, &o.remote, &remote_mask, &outcome.merged)?,
                 None => true,
             };
-            let here = match &scanned {
-                Some(s) => s.doubt.is_none() && is_agreed_local(tx, id, &s.local, &local_mask, &outcome.merged, now)?,
-                None => true,
+            let agreed = |local| is_agreed_local(tx, id, local, &local_mask, &outcome.merged, now);
+            let here = match (&scanned, &peeked) {
+                (Some(scanned), _) => scanned.doubt.is_none() && agreed(&scanned.local)?,
+                (None, Some(peeked)) => agreed(&peeked.local)?,
+                (None, None) => true,
             };
             if let Some(o) = observed.as_ref().filter(|_| there) {
                 row.cursor = Some(o.cursor);

@@ -9,7 +9,7 @@ use super::cycle::{Examined, Job};
 use super::execute::{Place, Trash};
 use super::observe::{raw_name, settle_sizes};
 use super::pass::{Pass, now_ms};
-use super::report::Change;
+use super::report::{Change, Here};
 use super::tree::{Step, reconcile};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Entry, HoldCause, Mailbox, NewMailbox, Tx};
@@ -123,16 +123,15 @@ pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName
         };
         let place = Place { mailbox: mailbox.clone(), maildir: Arc::clone(&maildir) };
         out.places.insert(name.clone(), place);
-        let (changed_there, calm_here) = (*change != Change::Here, *change == Change::There);
         let copies = copies_into.as_ref() == Some(name);
         out.jobs.push(Job {
             mailbox,
             maildir: Some(maildir),
-            changed_there,
+            changed_there: change.there,
             // Nobody asked; so the next pass over everything looks again.
             unseen: None,
             copies,
-            calm_here,
+            here: change.here.clone(),
             unite: false,
             gone: false,
         });
@@ -317,8 +316,9 @@ impl Round<'_, '_> {
         let oldest = i64::try_from(self.pass.account.sweep_after.as_secs()).unwrap_or(i64::MAX);
         let just_swept = mailbox.swept_at.is_some_and(|at| self.pass.now() - at < oldest);
         // A sweep of a moment ago holds, unless the number of unread messages tells otherwise.
+        let spares = sweeps && just_swept || self.pass.for_removals;
         let may_differ = |mailbox: &Mailbox, cursor: &Cursor, status: &MailboxStatus| {
-            !(sweeps && just_swept) || status.unseen != cursor.unseen || mailbox.must_list
+            !spares || status.unseen != cursor.unseen || mailbox.must_list
         };
         let changed_there = match (&status, &mailbox.cursor) {
             // Without a change counter nothing but a listing tells whether flags changed.
@@ -341,7 +341,7 @@ impl Round<'_, '_> {
             changed_there,
             unseen,
             copies,
-            calm_here: false,
+            here: Here::Anything,
             unite,
             gone: false,
         });
@@ -579,7 +579,7 @@ impl Round<'_, '_> {
             changed_there: true,
             unseen: None,
             copies: false,
-            calm_here: false,
+            here: Here::Anything,
             unite: false,
             gone: true,
         });

@@ -13,14 +13,14 @@ use super::lock::Locks;
 use super::news;
 use super::pass::{Pass, now_ms};
 use super::pool::{Lease, Pool};
-use super::report::{Approve, Approved, Options, Outcome, Passed, Progress, Report, Wanted};
+use super::report::{Approve, Approved, MOST_FILES, Options, Outcome, Passed, Progress, Report, Wanted};
 use super::root::judge;
 use super::service;
 use crate::config::{self, Account, Provider};
 use crate::db::{self, Db, Failure};
 use crate::haste::shortened;
 use crate::imap::{self, Connect, Quirks, Route, Tls};
-use crate::maildir::{Graveyard, Layout, Root, unique_of};
+use crate::maildir::{Fate, Graveyard, Layout, Root, unique_of};
 use crate::model::MailboxName;
 
 /// An account that this process has: nobody else writes to its database or its root until this is dropped.
@@ -132,6 +132,7 @@ impl<'a> Mirror<'a> {
             begun: Instant::now(),
             acting_since: Cell::new(None),
             wants_all: Cell::new(false),
+            for_removals: *wanted == Wanted::Removals,
             copies: &self.copies,
         };
         let mut stop = options.stop.clone();
@@ -142,7 +143,7 @@ impl<'a> Mirror<'a> {
         };
         let (outcome, left) = match result {
             // A dry run keeps nothing, and a pass over some mailboxes may have had nothing to do with the server.
-            Ok(end) if options.dry_run || *wanted != Wanted::All => end,
+            Ok(end) if options.dry_run || matches!(wanted, Wanted::Mailboxes(_)) => end,
             Ok(end) => {
                 self.learn(db, None).await?;
                 end
@@ -184,16 +185,15 @@ impl<'a> Mirror<'a> {
         Ok(found.into_iter().filter_map(|(found, path)| Some((path.clone(), name(&path, found)?))).collect())
     }
 
-    /// Tells whether something happened to these files that is not what a pass did itself: by their names, whether each came
-    /// last, or went.
+    /// Tells whether something became of these files that is not what a pass did itself.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn is_news(&self, mailbox: &MailboxName, files: BTreeMap<Vec<u8>, bool>) -> Result<bool, Error> {
-        if files.len() > news::MOST {
+    pub async fn is_news(&self, mailbox: &MailboxName, files: &BTreeMap<Vec<u8>, Fate>) -> Result<bool, Error> {
+        if files.len() > MOST_FILES {
             return Ok(true);
         }
-        let (db, name) = (self.db()?, mailbox.clone());
+        let (db, name, files) = (self.db()?, mailbox.clone(), files.clone());
         let read = db.read(move |tx| {
             let Some(row) = tx.mailboxes()?.into_iter().find(|row| row.name == name) else { return Ok(true) };
             let names: Vec<_> = files.keys().map(|file| unique_of(file)).collect();
@@ -210,6 +210,15 @@ impl<'a> Mirror<'a> {
         self.ask_leave(&self.db()?).await?;
         let lease = self.pool()?.keep().await;
         self.heed(lease).await
+    }
+
+    /// Ends when those who wait for changes are to give their sessions back, since the server lets in no others.
+    pub async fn is_crowded(&self) {
+        match self.pool() {
+            Ok(pool) => pool.is_crowded().await,
+            // Without one there are no sessions either.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Takes a session back with what was done over it; returns the result.

@@ -2,26 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use crate::maildir;
+use crate::maildir::{self, Fate};
 use crate::model::{Flag, Flags, Link, LinkState, UniqueName};
 
-/// More files than this are looked for on the disk.
-pub(super) const MOST: usize = 1000;
-
-/// Tells whether the base does not know already what became of these files: by their names, whether each came last, or
-/// went. `links` are those of their unique names.
-pub(super) fn is_news(links: &[Link], files: &BTreeMap<Vec<u8>, bool>) -> bool {
+/// Tells whether the base does not know already what became of these files. `links` are those of their unique names.
+pub(super) fn is_news(links: &[Link], files: &BTreeMap<Vec<u8>, Fate>) -> bool {
     let by_name: BTreeMap<&UniqueName, &Link> = links.iter().filter_map(|link| Some((link.name()?, link))).collect();
-    let came: BTreeMap<UniqueName, &[u8]> =
-        files.iter().filter(|(_, came)| **came).map(|(file, _)| (maildir::unique_of(file), file.as_slice())).collect();
-    files.iter().any(|(file, is_here)| {
-        let unique = maildir::unique_of(file);
+    let here = files.iter().filter(|(_, fate)| **fate != Fate::Went);
+    let came: BTreeMap<UniqueName, &[u8]> = here.map(|(file, _)| (maildir::unique_of(file), file.as_slice())).collect();
+    files.iter().any(|(file, fate)| {
+        let (unique, is_here) = (maildir::unique_of(file), *fate != Fate::Went);
         match (by_name.get(&unique).map(|link| &link.state), is_here) {
             (Some(LinkState::Synced { flags, .. }), true) => shown(file).as_ref() != Some(flags),
             // Under which name it is now is told by the event that says so.
             (Some(LinkState::Synced { .. }), false) => !came.contains_key(&unique),
             (Some(LinkState::Downloading { .. } | LinkState::Uploading { .. } | LinkState::Skipped { .. }), _) => true,
-            (None, is_here) => *is_here,
+            (None, is_here) => is_here,
         }
     })
 }
@@ -67,7 +63,8 @@ mod tests {
             ("nothing", Some(&seen), &[], false),
         ];
         for (what, link, files, news) in rows {
-            let files = files.iter().map(|(name, came)| (name.as_bytes().to_vec(), *came)).collect();
+            let fate = |came: bool| if came { Fate::Moved } else { Fate::Went };
+            let files = files.iter().map(|(name, came)| (name.as_bytes().to_vec(), fate(*came))).collect();
             assert_eq!(is_news(link.map_or(&[], std::slice::from_ref), &files), news, "{what}");
         }
     }

@@ -9,7 +9,7 @@ use super::flags::Mask;
 use super::names::Names;
 use crate::db::{self, Db, Mailbox, Stage, Tx};
 use crate::imap::{Habit, Listing, Marks, Observation, Seen, Selected, Session};
-use crate::maildir::{Entry, Maildir, Scan};
+use crate::maildir::{Entry, Fate, FileRef, Located, Maildir, Peek, Scan, Stamp, unique_of};
 use crate::model::{
     ContentKey, Cursor, Digest, Doubt, Fingerprint, Flags, GoneLocal, GoneRemote, Keyword, Link, LinkId, LinkState,
     Local, LocalEvidence, LocalMessage, MailboxId, Remote, RemoteEvidence, RemoteMessage, Uid, UidSet, UniqueName,
@@ -235,6 +235,90 @@ pub(super) struct Scanned {
     pub inodes: BTreeMap<LinkId, u64>,
 }
 
+/// What was seen of some files of a maildir. What is not among them is not known to be anything else than it was.
+pub(super) struct Peeked {
+    /// When the directories last changed before.
+    pub stamp: Stamp,
+    /// Where these files are.
+    pub located: BTreeMap<UniqueName, Located>,
+    /// What differs from the base; nothing is gone.
+    pub local: Local,
+    /// As in [`Scanned`].
+    pub inodes: BTreeMap<LinkId, u64>,
+}
+
+/// Looks at files of which something was told, by their names with info; `None` if only a listing can tell what became of
+/// one of them.
+pub(super) async fn peek(
+    db: &Db,
+    maildir: Arc<Maildir>,
+    mailbox: MailboxId,
+    files: BTreeMap<Vec<u8>, Fate>,
+    mask: Mask,
+) -> Result<Option<Peeked>, Error> {
+    let db = db.clone();
+    let peek = move || {
+        let Peek { stamp, found, unsure } = maildir.peek(files.keys().map(Vec::as_slice))?;
+        let names: Vec<UniqueName> = found.keys().chain(&unsure).cloned().collect();
+        let links = db.read_now(move |tx| tx.links_of_names(mailbox, &names))?;
+        let links: BTreeMap<UniqueName, Link> =
+            links.into_iter().filter_map(|link| Some((link.name()?.clone(), link))).collect();
+        // What came and went again without ever being known is nothing; but a known file that went, or one that is there
+        // twice, is found by looking at all of them.
+        let came = |name: &UniqueName| files.iter().any(|(f, fate)| *fate != Fate::Went && unique_of(f) == *name);
+        if unsure.iter().any(|name| links.contains_key(name) || came(name)) {
+            return Ok(None);
+        }
+        let (mut local, mut inodes) = (Local::default(), BTreeMap::new());
+        for (name, at) in &found {
+            let Located { file, flags, inode } = at;
+            let mut message = LocalMessage { flags: flags.clone(), place: file.place, inode: *inode, replaced: false };
+            let mut differs = true;
+            if let Some(link) = links.get(name) {
+                if let LinkState::Synced { flags: base, .. } = &link.state {
+                    differs = mask.read(flags, base) != *base;
+                }
+                match holds(&maildir, link, *inode, file) {
+                    Holds::AsBefore | Holds::Unknown => {}
+                    Holds::UnderInode(inode) => drop(inodes.insert(link.id, inode)),
+                    Holds::Other => (message.replaced, differs) = (true, true),
+                }
+            }
+            if differs {
+                local.messages.insert(name.clone(), message);
+            }
+        }
+        Ok(Some(Peeked { stamp, located: found, local, inodes }))
+    };
+    tokio::task::spawn_blocking(peek).await?
+}
+
+/// What the file of a link holds.
+enum Holds {
+    /// It is the file that it was, or nothing is settled yet.
+    AsBefore,
+    /// What the link says, under this inode.
+    UnderInode(u64),
+    /// Something else.
+    Other,
+    /// It cannot be read, or went to another name meanwhile.
+    Unknown,
+}
+
+/// Looks into a file with this inode, if it is not the one that its link knows.
+fn holds(maildir: &Maildir, link: &Link, inode: u64, file: &FileRef) -> Holds {
+    let settled = matches!(link.state, LinkState::Synced { .. } | LinkState::Skipped { .. });
+    if !settled || link.inode == Some(inode) {
+        return Holds::AsBefore;
+    }
+    match maildir.key(file) {
+        Err(_) => Holds::Unknown,
+        Ok(keyed) if link.content.is_some_and(|content| keyed.keys.is(content)) => Holds::UnderInode(keyed.inode),
+        // A skipped file that can be read now is another one than the one that could not.
+        Ok(_) => Holds::Other,
+    }
+}
+
 /// A maildir and the names of its links, read side by side.
 pub(super) struct Read {
     scan: Scan,
@@ -243,6 +327,7 @@ pub(super) struct Read {
 
 /// Reads a maildir from the disk and the names of its links from the database at the same time.
 pub(super) async fn read(db: &Db, maildir: Arc<Maildir>, mailbox: MailboxId) -> Result<Read, Error> {
+    tracing::debug!(maildir = %maildir.path().display(), "lists all files");
     let scan = tokio::task::spawn_blocking(move || maildir.scan());
     let names = db.read(move |tx| Names::read(tx, mailbox)).await?;
     Ok(Read { scan: scan.await??, names })
@@ -259,14 +344,10 @@ pub(super) fn compare_local(db: &Db, maildir: &Maildir, read: Read, mask: &Mask)
     for link in suspects {
         let Some(name) = link.name().cloned() else { continue };
         let Some(found) = scan.get(&name) else { continue };
-        // What cannot be read, or went to another name meanwhile, is known neither to be the message nor not to be it.
-        let Ok(keyed) = maildir.key(&found.file()) else { continue };
-        // A skipped file that can be read now is another one than the one that could not.
-        if link.content.is_some_and(|content| keyed.keys.is(content)) {
-            inodes.insert(link.id, keyed.inode);
-        } else {
-            let message = messages.entry(name).or_insert_with(|| message(&found));
-            message.replaced = true;
+        match holds(maildir, &link, found.inode, &found.file()) {
+            Holds::AsBefore | Holds::Unknown => {}
+            Holds::UnderInode(inode) => drop(inodes.insert(link.id, inode)),
+            Holds::Other => messages.entry(name).or_insert_with(|| message(&found)).replaced = true,
         }
     }
     let evidence = LocalEvidence {

@@ -59,6 +59,8 @@ pub(super) struct Pass<'a> {
     pub(super) acting_since: Cell<Option<Instant>>,
     /// Something was left that only a pass over everything may do.
     pub(super) wants_all: Cell<bool>,
+    /// It is made so that what is gone can be removed: see [`Wanted::Removals`].
+    pub(super) for_removals: bool,
     /// The mailbox into which the server puts copies of what is sent by itself, once a pass over everything has told.
     pub(super) copies: &'a RefCell<Option<Option<MailboxName>>>,
     /// Messages that the server did not give, though it lists them.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, Notify, Semaphore, SemaphorePermit, watch};
 
 use super::Error;
 use crate::auth::{AccessToken, PasswordSource, TokenSource};
@@ -27,6 +27,10 @@ pub(super) struct Pool<'a> {
     fewer_since: Cell<Option<Instant>>,
     /// How many are on loan to those who wait for changes, and do not come back soon.
     kept: Cell<usize>,
+    /// Until then those do without any: the server lets in too few.
+    crowded_until: watch::Sender<Option<Instant>>,
+    /// Told when one of them gave its session back.
+    given_back: Notify,
     cutters: RefCell<Vec<Weak<Cutter>>>,
     /// No sessions are opened.
     asleep: Cell<bool>,
@@ -64,18 +68,19 @@ pub struct Lease<'p> {
 }
 
 /// Counts a session that does not come back soon, as long as it is on loan.
-struct Kept<'p>(&'p Cell<usize>);
+struct Kept<'p>(&'p Cell<usize>, &'p Notify);
 
 impl<'p> Kept<'p> {
-    fn new(count: &'p Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
+    fn new(pool: &'p Pool<'_>) -> Self {
+        pool.kept.set(pool.kept.get() + 1);
+        Self(&pool.kept, &pool.given_back)
     }
 }
 
 impl Drop for Kept<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+        self.1.notify_waiters();
     }
 }
 
@@ -98,6 +103,8 @@ impl<'a> Pool<'a> {
             most: Cell::new(most),
             fewer_since: Cell::new(None),
             kept: Cell::new(0),
+            crowded_until: watch::Sender::new(None),
+            given_back: Notify::new(),
             cutters: RefCell::default(),
             asleep: Cell::new(false),
         })
@@ -115,6 +122,10 @@ impl<'a> Pool<'a> {
     pub(super) async fn get(&self) -> Result<Lease<'_>, Error> {
         self.allow_all_again();
         loop {
+            if self.kept.get() >= self.most.get() {
+                self.crowd();
+                self.all_given_back().await;
+            }
             let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
             match self.open_one().await {
                 Err(Error::Imap(error @ imap::Error::NotConnected { .. })) if self.others() > 0 => {
@@ -122,6 +133,11 @@ impl<'a> Pool<'a> {
                     self.most.set(self.most.get() - 1);
                     self.fewer_since.set(Some(Instant::now()));
                     place.forget();
+                }
+                Err(Error::Imap(imap::Error::NotConnected { .. })) if self.kept.get() > 0 => {
+                    self.crowd();
+                    drop(place);
+                    self.all_given_back().await;
                 }
                 open => return Ok(Lease { open: open?, pool: self, _place: place, _kept: None }),
             }
@@ -131,9 +147,45 @@ impl<'a> Pool<'a> {
     /// Returns a session for one who does not give it back soon, and can do without it: those who do give theirs back do
     /// not make do with fewer for it.
     pub(super) async fn keep(&self) -> Result<Lease<'_>, Error> {
-        let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
-        let kept = Kept::new(&self.kept);
+        let (place, kept) = loop {
+            let until = *self.crowded_until.borrow();
+            if let Some(until) = until {
+                tokio::time::sleep_until(until.into()).await;
+                self.crowded_until.send_replace(None);
+                self.allow_all_again();
+            }
+            let place = self.places.acquire().await.map_err(|_| Error::Stopped)?;
+            // The last one is for those who give theirs back.
+            if self.kept.get() + 1 < self.most.get() {
+                break (place, Kept::new(self));
+            }
+            self.crowd();
+        };
         Ok(Lease { open: self.open_one().await?, pool: self, _place: place, _kept: Some(kept) })
+    }
+
+    /// Lets those who keep sessions do without for a while.
+    fn crowd(&self) {
+        tracing::warn!(
+            account = self.account.name,
+            "the server lets in so few connections that changes there are looked for in each interval only"
+        );
+        self.crowded_until.send_replace(Some(Instant::now() + FEWER_FOR));
+    }
+
+    /// Waits until nobody keeps a session any more.
+    async fn all_given_back(&self) {
+        while self.kept.get() > 0 {
+            self.given_back.notified().await;
+        }
+    }
+
+    /// Ends when those who keep a session are to give it back.
+    pub(super) async fn is_crowded(&self) {
+        let mut crowded = self.crowded_until.subscribe();
+        if crowded.wait_for(Option::is_some).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn open_one(&self) -> Result<Open, Error> {

@@ -33,7 +33,7 @@ impl Pass<'_> {
             return Ok(false);
         }
         let seen: BTreeMap<&MailboxName, Stamp> =
-            examined.iter().filter_map(|one| Some((&one.mailbox.name, one.scanned.as_ref()?.scan.stamp))).collect();
+            examined.iter().filter_map(|one| Some((&one.mailbox.name, one.stamp_when_seen()?))).collect();
         let mut changed = BTreeSet::new();
         for (name, place) in places {
             let seen = seen.get(name).copied().or_else(|| place.mailbox.stamp.map(Stamp::from_numbers));
@@ -59,9 +59,9 @@ impl Pass<'_> {
     pub(super) async fn find_moves(&self, examined: &mut [Examined]) -> Result<(), Error> {
         if moves::may_have_moved_here(examined.iter().map(|e| &e.part)) {
             for one in &mut *examined {
-                let (Some(scanned), Some(maildir)) = (&one.scanned, &one.maildir) else { continue };
+                let (files, Some(maildir)) = (one.files(), &one.maildir) else { continue };
                 let uploads = one.part.plan.iter().filter_map(|p| match &p.op {
-                    Op::Upload { name, .. } => Some((name.clone(), scanned.scan.get(name)?.file())),
+                    Op::Upload { name, .. } => Some((name.clone(), files.get(name)?.file)),
                     _ => None,
                 });
                 let (uploads, maildir) = (uploads.collect::<Vec<_>>(), Arc::clone(maildir));

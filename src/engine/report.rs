@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config::Filter;
+use crate::maildir::Fate;
 use crate::model::MailboxName;
 
 /// What a pass is asked for.
@@ -34,27 +35,62 @@ pub struct Options {
 pub enum Wanted {
     /// All mailboxes of both sides.
     All,
+    /// All mailboxes, but on the server only for what may have come from one of them to another: one in which the same
+    /// messages are, by their number and the next UID, is not listed for the sake of flags. This is enough to remove what is
+    /// gone, and costs little where nothing but a listing tells of flags.
+    Removals,
     /// These, by what happened to them: this costs what they cost. Nothing is removed, since what is gone from one of
     /// them may have come to another one; nor is a mailbox made, renamed or ended.
     Mailboxes(BTreeMap<MailboxName, Change>),
 }
 
 /// What happened to a mailbox.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// Something in its maildir.
-    Here,
-    /// Something on the server; of its files nothing was told by those who watch them.
-    There,
-    /// Something on both sides, or nobody knows.
-    Both,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// Something on the server.
+    pub there: bool,
+    /// What those who watch its files told of them.
+    pub here: Here,
 }
 
+/// What happened in a maildir.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Here {
+    /// Nothing was told.
+    Calm,
+    /// Something became of these files, by their names with info.
+    Files(BTreeMap<Vec<u8>, Fate>),
+    /// Something, or nobody knows.
+    Anything,
+}
+
+/// More files than this are looked for by listing the maildir.
+pub const MOST_FILES: usize = 1000;
+
 impl Change {
-    /// Returns what happened when this and the other happened.
+    /// Something on the server, and nothing here.
+    pub const THERE: Self = Self { there: true, here: Here::Calm };
+    /// Something in the maildir.
+    pub const HERE: Self = Self { there: false, here: Here::Anything };
+    /// Anything on both sides.
+    pub const BOTH: Self = Self { there: true, here: Here::Anything };
+
+    /// Returns that something became of these files.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        if self == other { self } else { Self::Both }
+    pub fn of_files(files: BTreeMap<Vec<u8>, Fate>) -> Self {
+        let here = if files.len() > MOST_FILES { Here::Anything } else { Here::Files(files) };
+        Self { there: false, here }
+    }
+
+    /// Adds what happened later.
+    pub fn add(&mut self, later: Self) {
+        self.there |= later.there;
+        match (&mut self.here, later.here) {
+            (_, Here::Calm) | (Here::Anything, _) => {}
+            (Here::Files(files), Here::Files(more)) if files.len() + more.len() <= MOST_FILES => files.extend(more),
+            (Here::Files(_), Here::Files(_)) => self.here = Here::Anything,
+            (here, later) => *here = later,
+        }
     }
 }
 

@@ -218,9 +218,12 @@ impl Pass<'_> {
             let (downloads, uploads) =
                 (is(|op| matches!(op, Op::Download { .. })), is(|op| matches!(op, Op::Upload { .. })));
             let other = (adds.len() + removals.len()) as u64 - downloads - uploads;
-            tracing::info!(
-                account = self.account.name, mailbox = %name, downloads, uploads, other, "planned"
-            );
+            let account = &self.account.name;
+            if downloads + uploads + other > 0 {
+                tracing::info!(account, mailbox = %name, downloads, uploads, other, "planned");
+            } else {
+                tracing::debug!(account, mailbox = %name, "planned nothing");
+            }
             self.progress.tell(ProgressEvent::Planned { mailbox: name.clone(), downloads, uploads, other });
             if self.options.dry_run {
                 for planned in adds.iter().chain(&removals) {
@@ -243,7 +246,7 @@ impl Pass<'_> {
 
     /// Writes down which inodes files have now whose content is as it was.
     async fn update_inodes(&self, one: &Examined) -> Result<(), Error> {
-        let inodes = one.scanned.as_ref().map(|s| s.inodes.clone()).unwrap_or_default();
+        let inodes = one.inodes().cloned().unwrap_or_default();
         if inodes.is_empty() {
             return Ok(());
         }

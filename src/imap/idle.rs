@@ -22,11 +22,17 @@ pub enum IdleEnd {
 
 impl Session {
     /// Waits until the selected mailbox changes, `stop` completes, or `limit` has passed, whichever comes first; in
-    /// each case the session can be used on. Between the two ends of IDLE no timeout applies but `limit`.
+    /// each case the session can be used on. Between the two ends of IDLE no timeout applies but `limit`. Of a change
+    /// `tell` is told at once, before the server has answered to the end of IDLE.
     ///
     /// # Errors
     /// [`Error::Unsupported`] without IDLE, [`Error::Refused`], or those of a connection that breaks.
-    pub async fn idle(&mut self, stop: impl Future<Output = ()>, limit: Duration) -> Result<IdleEnd, Error> {
+    pub async fn idle(
+        &mut self,
+        stop: impl Future<Output = ()>,
+        limit: Duration,
+        tell: impl FnOnce(),
+    ) -> Result<IdleEnd, Error> {
         if !self.connection.capabilities.has("IDLE") {
             return Err(Error::Unsupported("IDLE"));
         }
@@ -70,6 +76,9 @@ impl Session {
                     }
                 }
             }
+        }
+        if end == Some(IdleEnd::Changed) {
+            tell();
         }
         self.connection.wire.queue(b"DONE\r\n", false);
         loop {

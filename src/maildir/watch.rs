@@ -11,11 +11,22 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
+/// What became of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It was renamed to its name, and so it is whole.
+    Moved,
+    /// It came to be under its name, or was written to; it may still be growing.
+    Came,
+    /// It is not there any more, at least not under this name.
+    Went,
+}
+
 /// What happened since it was asked last.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Happened {
-    /// Files by their maildir, relative to the root, and their name with its info: whether each came last, or went.
-    pub files: BTreeMap<PathBuf, BTreeMap<Vec<u8>, bool>>,
+    /// Files by their maildir, relative to the root, and their name with its info: what became of each last.
+    pub files: BTreeMap<PathBuf, BTreeMap<Vec<u8>, Fate>>,
     /// There may be other directories than those that are watched, or more happened than could be told: everything is to be
     /// looked at, and to be watched anew.
     pub anything: bool,
@@ -113,8 +124,14 @@ fn note(happened: &mut Happened, event: &inotify::Event<'_>, places: &BTreeMap<i
         _ if flags.intersects(unsure) => happened.anything = true,
         (Some(None), _) => happened.anything |= flags.contains(ReadFlags::ISDIR),
         (Some(Some(maildir)), Some(name)) if !name.to_bytes().starts_with(b".") => {
-            let came = flags.intersects(ReadFlags::MOVED_TO | ReadFlags::CREATE | ReadFlags::CLOSE_WRITE);
-            happened.files.entry(maildir.clone()).or_default().insert(name.to_bytes().to_vec(), came);
+            let fate = if flags.contains(ReadFlags::MOVED_TO) {
+                Fate::Moved
+            } else if flags.intersects(ReadFlags::CREATE | ReadFlags::CLOSE_WRITE) {
+                Fate::Came
+            } else {
+                Fate::Went
+            };
+            happened.files.entry(maildir.clone()).or_default().insert(name.to_bytes().to_vec(), fate);
         }
         (Some(Some(_)) | None, _) => {}
     }
@@ -130,8 +147,8 @@ mod tests {
         root.join(name)
     }
 
-    fn files(files: &[(&str, bool)]) -> Happened {
-        let files = files.iter().map(|(name, came)| (name.as_bytes().to_vec(), *came)).collect();
+    fn files(files: &[(&str, Fate)]) -> Happened {
+        let files = files.iter().map(|(name, fate)| (name.as_bytes().to_vec(), *fate)).collect();
         Happened { files: BTreeMap::from([("INBOX".into(), files)]), anything: false }
     }
 
@@ -143,14 +160,14 @@ mod tests {
         fs::write(inbox.join("tmp/a"), "x").unwrap();
         fs::write(dir.path().join(".postkeep"), "x").unwrap();
         fs::rename(inbox.join("tmp/a"), inbox.join("new/a")).unwrap();
-        assert_eq!(watch.next().await.unwrap(), files(&[("a", true)]));
+        assert_eq!(watch.next().await.unwrap(), files(&[("a", Fate::Moved)]));
         fs::read(inbox.join("new/a")).unwrap();
         fs::rename(inbox.join("new/a"), inbox.join("cur/a:2,S")).unwrap();
-        assert_eq!(watch.next().await.unwrap(), files(&[("a", false), ("a:2,S", true)]));
+        assert_eq!(watch.next().await.unwrap(), files(&[("a", Fate::Went), ("a:2,S", Fate::Moved)]));
         fs::remove_file(inbox.join("cur/a:2,S")).unwrap();
-        assert_eq!(watch.next().await.unwrap(), files(&[("a:2,S", false)]));
+        assert_eq!(watch.next().await.unwrap(), files(&[("a:2,S", Fate::Went)]));
         fs::write(inbox.join("new/b"), "written in place").unwrap();
-        assert_eq!(watch.next().await.unwrap(), files(&[("b", true)]));
+        assert_eq!(watch.next().await.unwrap(), files(&[("b", Fate::Came)]));
     }
 
     #[tokio::test]

@@ -35,9 +35,20 @@ impl Daemon {
         daemon
     }
 
+    /// Starts it so that it logs what users see, and waits until it says that it is ready.
+    pub fn quiet(account: &Account) -> Self {
+        let mut daemon = Self::spawn_as(account, &["run"], &[]);
+        daemon.wait_for("READY=1");
+        daemon
+    }
+
     /// Starts it, and waits for nothing.
     pub fn spawn(account: &Account, environment: &[(&str, &str)]) -> Self {
-        let mut command = account.command(&["run", "-vv"]);
+        Self::spawn_as(account, &["run", "-vv"], environment)
+    }
+
+    fn spawn_as(account: &Account, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = account.command(args);
         command.envs(environment.iter().copied());
         Self::of(account, command)
     }
@@ -100,10 +111,16 @@ impl Daemon {
     /// Waits until something is so.
     #[track_caller]
     pub fn until(&self, what: &str, is_so: impl Fn() -> bool) {
-        let until = Instant::now() + PATIENCE;
+        self.until_within(PATIENCE, what, is_so);
+    }
+
+    /// Waits for so long until something is so.
+    #[track_caller]
+    pub fn until_within(&self, patience: Duration, what: &str, is_so: impl Fn() -> bool) {
+        let until = Instant::now() + patience;
         while !is_so() {
             assert!(Instant::now() < until, "{what}: that did not happen; the log:\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -117,14 +134,29 @@ impl Daemon {
         serde_json::from_str(&answer).unwrap()
     }
 
+    /// Returns what it tells of the account.
+    pub fn live(&self, account: &Account) -> serde_json::Value {
+        self.ask(account, "{\"command\":\"status\"}")["accounts"][0].take()
+    }
+
+    /// Waits until the server tells it of changes, in all mailboxes or in as many as are watched.
+    #[track_caller]
+    pub fn watches(&self, account: &Account) {
+        self.until("the watch", || {
+            let live = self.live(account);
+            live["all_watched"] == true || live["watched"].as_array().is_some_and(|watched| !watched.is_empty())
+        });
+    }
+
     /// Waits until it has nothing to do.
     #[track_caller]
     pub fn rest(&self, account: &Account) {
         let passes = || {
-            let live = &self.ask(account, "{\"command\":\"status\"}")["accounts"][0];
+            let live = self.live(account);
             let rests = live["state"] == "watching" && live["waiting"] == 0;
             rests.then(|| live["total"]["passes"].as_u64().unwrap())
         };
+        // That nothing follows is seen only by waiting for it.
         self.until("it rests", || {
             let before = passes();
             std::thread::sleep(Duration::from_millis(200));

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use postkeep_sim::{Fault, Profile, When};
 use rustix::process::Signal;
@@ -11,7 +12,7 @@ use crate::daemon::{Daemon, NO_SWEEP, message, scene};
 #[test]
 fn sync_and_approve_ask_the_daemon_that_has_the_account() {
     let (server, account) =
-        scene(Profile::Full, &format!("{NO_SWEEP}\n[account.a.deletions]\nguard_count = 1\nguard_share = 0.1"));
+        scene(Profile::NoQresync, &format!("{NO_SWEEP}\n[account.a.deletions]\nguard_count = 1\nguard_share = 0.1"));
     server.state().create("Archive");
     for n in 0..8 {
         server.state().append("Archive", &message(&format!("m{n}")), &[], 1000);
@@ -44,7 +45,7 @@ fn sync_and_approve_ask_the_daemon_that_has_the_account() {
 
 #[test]
 fn a_changed_configuration_holds_after_a_hangup_and_a_wrong_one_never_does() {
-    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let (server, account) = scene(Profile::NoQresync, NO_SWEEP);
     server.state().create("Archive");
     let mut daemon = Daemon::start(&account);
     daemon.until_equal(&account, &server);
@@ -62,7 +63,7 @@ fn a_changed_configuration_holds_after_a_hangup_and_a_wrong_one_never_does() {
     daemon.wait_for("RELOADING=1");
     daemon.wait_for("READY=1");
     daemon.until("both watches", || {
-        let live = &daemon.ask(&account, "{\"command\":\"status\"}")["accounts"][0];
+        let live = &daemon.live(&account);
         live["watched"].as_array().is_some_and(|watched| watched.len() == 2)
     });
     server.state().append("Archive", &message("b"), &[], 1000);
@@ -123,4 +124,29 @@ fn hooks_are_told_what_changed_and_numbers_are_written() {
             .is_ok_and(|text| text.contains("postkeep_messages_total{account=\"a\",done=\"downloaded\"} 2"))
     });
     assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
+#[test]
+fn what_changed_last_is_told_before_the_end_and_who_does_not_end_is_given_up() {
+    for hangs in [false, true] {
+        let directory = crate::account::scratch("last");
+        let (path, told) = (directory.path().join("hook.sh"), directory.path().join("told"));
+        let last = if hangs { "exec sleep 600" } else { "exit 0" };
+        fs::write(&path, format!("#!/bin/sh\ncat >>{told:?}\n{last}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let (server, account) = scene(Profile::Full, &format!("{NO_SWEEP}\n[hooks]\nchanged = [{path:?}]"));
+        let mut daemon = Daemon::quiet(&account);
+        daemon.watches(&account);
+        server.state().append("INBOX", &message("a"), &[], 1000);
+        daemon.until("the message", || account.files("INBOX").len() == 1);
+        daemon.rest(&account);
+        let asked = Instant::now();
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.end(), 0);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+        let log = daemon.log();
+        assert_eq!(fs::read_to_string(&told).unwrap().lines().count(), 1, "{log}");
+        assert_eq!(log.contains("gave up a hook"), hangs, "{log}");
+        assert!(log.contains("planned") && !log.contains("DEBUG"), "{log}");
+    }
 }

@@ -20,7 +20,7 @@ fn a_server_that_wants_to_be_left_alone_is_left_alone_by_the_next_daemon_too() {
     server.state().append("INBOX", &message("a"), &[], 1000);
     let mut daemon = Daemon::start(&account);
     daemon.until_equal(&account, &server);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     daemon.rest(&account);
     let throttle = Fault::Throttle { time: Duration::from_secs(299), bad: false };
     server.inject("UID FETCH BODY.PEEK[]", When::Nth(1), throttle);
@@ -36,7 +36,7 @@ fn a_server_that_wants_to_be_left_alone_is_left_alone_by_the_next_daemon_too() {
     let mut daemon = Daemon::start(&account);
     daemon.until("the silence", || daemon.log().contains("is left alone until"));
     std::thread::sleep(SILENCE);
-    let live = &daemon.ask(&account, "{\"command\":\"status\"}")["accounts"][0];
+    let live = &daemon.live(&account);
     assert_eq!(live["state"], "waiting", "{live}");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.end(), 0);
@@ -50,7 +50,7 @@ fn a_server_that_wants_to_be_left_alone_is_left_alone_by_the_next_daemon_too() {
 
 #[test]
 fn a_watch_whose_token_runs_out_begins_again_at_once() {
-    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let (server, account) = scene(Profile::NoQresync, NO_SWEEP);
     server.inject("IDLE", When::Nth(1), Fault::token_expired());
     let daemon = Daemon::start(&account);
     daemon.until("the end of the token", || server.fired().iter().any(|fault| fault.starts_with("IDLE")));
@@ -84,7 +84,7 @@ fn an_account_that_nobody_is_signed_in_to_is_parked_and_the_user_is_told() {
     fs::write(account.config(), config).unwrap();
     let daemon = Daemon::start(&account);
     daemon.until("the hook", || fs::read_to_string(&told).is_ok_and(|text| text.contains("sign_in")));
-    let live = &daemon.ask(&account, "{\"command\":\"status\"}")["accounts"][0];
+    let live = &daemon.live(&account);
     assert_eq!(live["state"], "waiting", "{live}");
     assert!(live["problem"].as_str().unwrap().contains("run: postkeep login a"), "{live}");
     let wait = live["retry_at"].as_i64().unwrap() - jiff::Timestamp::now().as_second();

@@ -12,7 +12,7 @@ fn a_message_there_becomes_a_file_here() {
     server.state().append("INBOX", &message("first"), &[], 1000);
     let daemon = Daemon::start(&account);
     daemon.until("the first pass", || account.files("INBOX").len() == 1);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     server.state().append("INBOX", &message("second"), &["\\Seen"], 2000);
     daemon.until_equal(&account, &server);
     assert_eq!(account.files("INBOX").len(), 2);
@@ -84,12 +84,36 @@ fn removals_cross_after_everything_was_looked_at() {
     }
     let daemon = Daemon::start(&account);
     daemon.until_equal(&account, &server);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     fs::remove_file(account.files("INBOX").remove(0)).unwrap();
     daemon.until("the expunge", || server.state().mailbox("INBOX").messages.len() == 2);
     let uid = *server.state().mailbox("INBOX").messages.keys().next().unwrap();
     server.state().expunge("INBOX", uid);
     daemon.until("the removal", || account.files("INBOX").len() == 1);
+    daemon.until_equal(&account, &server);
+}
+
+#[test]
+fn removals_cost_no_listing_of_mailboxes_to_which_nothing_came() {
+    // Here nothing but a listing tells of flags.
+    let (server, account) = scene(crate::outlook::PROFILE, NO_SWEEP);
+    for mailbox in ["INBOX", "Archive"] {
+        for subject in ["a", "b", "c"] {
+            server.state().append(mailbox, &message(&format!("{subject}{mailbox}")), &[], 1000);
+        }
+    }
+    let daemon = Daemon::start(&account);
+    daemon.until_equal(&account, &server);
+    daemon.watches(&account);
+    daemon.rest(&account);
+    drop(server.take_commands());
+    fs::remove_file(account.files("INBOX").remove(0)).unwrap();
+    daemon.until("the removal", || server.state().mailbox("INBOX").messages.len() == 2);
+    daemon.rest(&account);
+    let opened =
+        |c: &postkeep_sim::Command| ["SELECT", "EXAMINE"].contains(&c.name.as_str()) && c.args.contains("Archive");
+    let commands = server.take_commands();
+    assert!(!commands.iter().any(opened), "{commands:?}");
     daemon.until_equal(&account, &server);
 }
 
@@ -101,7 +125,7 @@ fn a_move_here_is_a_move_there_and_the_other_way_round() {
     server.state().append("INBOX", &message("b"), &[], 1000);
     let daemon = Daemon::start(&account);
     daemon.until_equal(&account, &server);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     drop(server.take_commands());
     let path = account.files("INBOX").remove(0);
     account.move_to(&path, "Archive");
@@ -122,10 +146,39 @@ fn a_move_here_is_a_move_there_and_the_other_way_round() {
 }
 
 #[test]
+fn what_happened_to_a_few_files_costs_no_listing_of_all() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    for n in 0..20 {
+        server.state().append("INBOX", &message(&format!("m{n}")), &["\\Seen"], 1000);
+    }
+    let daemon = Daemon::start(&account);
+    daemon.until_equal(&account, &server);
+    daemon.watches(&account);
+    daemon.rest(&account);
+    let listings = || daemon.log().matches("lists all files").count();
+    let before = listings();
+    assert!(before > 0, "{}", daemon.log());
+    let path = account.files("INBOX").remove(0);
+    account.set_info(&path, "FS");
+    let flagged = || server.state().mailbox("INBOX").messages.values().any(|m| m.flags.contains("\\Flagged"));
+    daemon.until("the flag", flagged);
+    account.deliver("INBOX", &message("written here"));
+    daemon.until("the upload", || server.state().mailbox("INBOX").messages.len() == 21);
+    server.state().append("INBOX", &message("announced"), &[], 1000);
+    daemon.until("the download", || account.files("INBOX").len() == 22);
+    daemon.rest(&account);
+    assert_eq!(listings(), before, "{}", daemon.log());
+    fs::remove_file(account.files("INBOX").remove(0)).unwrap();
+    daemon.until("the removal", || server.state().mailbox("INBOX").messages.len() == 21);
+    assert!(listings() > before, "only a listing proves that a file is gone");
+    daemon.until_equal(&account, &server);
+}
+
+#[test]
 fn what_the_daemon_did_itself_is_no_work() {
     let (server, account) = scene(Profile::Full, NO_SWEEP);
     let daemon = Daemon::start(&account);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     server.state().append("INBOX", &message("a"), &[], 1000);
     daemon.until_equal(&account, &server);
     daemon.rest(&account);

@@ -49,7 +49,7 @@ fn a_server_that_goes_away_and_comes_back_is_found_again() {
     let server = restarted(port);
     server.state().append("INBOX", &message("a"), &[], 1000);
     daemon.until_equal(&account, &server);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     drop(server);
     let server = restarted(port);
     server.state().append("INBOX", &message("a"), &[], 1000);
@@ -60,7 +60,7 @@ fn a_server_that_goes_away_and_comes_back_is_found_again() {
 
 #[test]
 fn a_silent_watch_is_caught_by_the_sweep() {
-    let (server, account) = scene(Profile::Full, "poll_interval = \"1s\"");
+    let (server, account) = scene(Profile::NoQresync, "poll_interval = \"1s\"");
     // The server goes on to accept connections, but tells in none of them that there are new messages.
     server.inject("IDLE", When::Every, Fault::Stall);
     let daemon = Daemon::start(&account);
@@ -71,7 +71,7 @@ fn a_silent_watch_is_caught_by_the_sweep() {
 
 #[test]
 fn a_watch_that_breaks_is_begun_again_and_nothing_is_missed() {
-    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let (server, account) = scene(Profile::NoQresync, NO_SWEEP);
     server.inject("IDLE", When::Nth(1), Fault::Close(At::Middle));
     let daemon = Daemon::start(&account);
     daemon.until("the broken watch", || server.fired().iter().any(|fault| fault == "IDLE close"));

@@ -294,9 +294,9 @@ async fn idle_ends_when_something_changes_or_is_asked_to() {
     let inbox = RawName::new(b"INBOX");
     s.select(&inbox).await.unwrap();
     let minute = Duration::from_secs(60);
-    assert_eq!(s.idle(async {}, minute).await.unwrap(), IdleEnd::Stopped);
-    assert_eq!(s.idle(std::future::pending(), Duration::from_millis(1)).await.unwrap(), IdleEnd::TimeUp);
-    let (end, _) = tokio::join!(s.idle(std::future::pending(), minute), async {
+    assert_eq!(s.idle(async {}, minute, || ()).await.unwrap(), IdleEnd::Stopped);
+    assert_eq!(s.idle(std::future::pending(), Duration::from_millis(1), || ()).await.unwrap(), IdleEnd::TimeUp);
+    let (end, _) = tokio::join!(s.idle(std::future::pending(), minute, || ()), async {
         other.append(&inbox, vec![outgoing(&mail(1), Flags::new())]).await.unwrap()
     });
     assert_eq!(end.unwrap(), IdleEnd::Changed);

@@ -11,7 +11,9 @@ mod daemon;
 mod daemon_control;
 mod daemon_day;
 mod daemon_memory;
+mod daemon_notify;
 mod daemon_outside;
+mod daemon_pace;
 mod daemon_service;
 #[cfg(feature = "logind")]
 mod daemon_sleep;

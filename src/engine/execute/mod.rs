@@ -8,7 +8,7 @@ mod relocate;
 mod remove;
 mod upload;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::cycle::{Examined, Files, Outcome};
@@ -41,6 +41,8 @@ pub(super) struct Site<'a> {
     files: Files<'a>,
     /// Files that were read and hold what their link says, under another inode than it says.
     pub inodes: Option<&'a BTreeMap<LinkId, u64>>,
+    /// Files that were renamed to their names, and so are whole.
+    pub whole: &'a BTreeSet<UniqueName>,
     pub remote_mask: &'a Mask,
     pub local_mask: &'a Mask,
     /// The server puts copies of what is sent there by itself.
@@ -69,7 +71,8 @@ impl<'a> Site<'a> {
             maildir,
             base: &examined.part.base,
             files: examined.files(),
-            inodes: examined.scanned.as_ref().map(|s| &s.inodes),
+            inodes: examined.inodes(),
+            whole: &examined.whole,
             remote_mask: &examined.remote_mask,
             local_mask: &examined.local_mask,
             copies: examined.copies,

@@ -24,8 +24,12 @@ const BATCH_BYTES: u64 = 8 << 20;
 /// A message up to this size is read once and kept for the moment between its intent and its way out.
 const IN_MEMORY: u64 = 1 << 20;
 
-/// A file that was written to within this time, and not renamed since, may still be growing.
+/// A file that was written to within this time, and not renamed since, may still be growing. …
 const QUIET: Duration = Duration::from_millis(500);
+
+/// … One that is known to have been renamed is whole; only what is written to it all the same is waited for. This is more
+/// than a tick of the kernel's clock, within which the time of a rename is that of what was written before.
+const QUIET_AFTER_RENAME: Duration = Duration::from_millis(30);
 
 /// A file that can go out.
 struct Ready {
@@ -74,7 +78,10 @@ pub(super) async fn upload(
     for planned in ops {
         match &planned.op {
             Op::Upload { name, .. } => match site.file(name) {
-                Some(file) => files.push_back((planned, file)),
+                Some(file) => {
+                    let quiet = if site.whole.contains(name) { QUIET_AFTER_RENAME } else { QUIET };
+                    files.push_back(Candidate { planned, file, quiet });
+                }
                 None => outcome.left = true,
             },
             _ => outcome.left = true,
@@ -105,8 +112,17 @@ pub(super) async fn upload(
     Ok(())
 }
 
-/// Files that are still to be looked at, where they were when the maildir was scanned.
-type Files = VecDeque<(Planned, FileRef)>;
+/// A file that is still to be looked at.
+struct Candidate {
+    planned: Planned,
+    /// Where it was when the maildir was looked at.
+    file: FileRef,
+    /// It may be growing if it was written to within this time.
+    quiet: Duration,
+}
+
+/// Files that are still to be looked at.
+type Files = VecDeque<Candidate>;
 
 /// Begins to look at the next batch on a thread beside; returns it with the files that are left, or nothing if none are.
 fn look_ahead(site: &Site<'_>, mut files: Files) -> Option<JoinHandle<Result<(Batch, Files), Error>>> {
@@ -125,9 +141,9 @@ fn next_batch(maildir: &Maildir, limit: u64, files: &mut Files) -> Result<Batch,
     let (mut batch, mut bytes) = (Batch::default(), 0);
     while batch.ready.len() < BATCH_MESSAGES
         && bytes < BATCH_BYTES
-        && let Some((planned, file)) = files.pop_front()
+        && let Some(Candidate { planned, file, quiet }) = files.pop_front()
     {
-        match look(maildir, limit, &planned, file)? {
+        match look(maildir, limit, &planned, file, quiet)? {
             Look::Ready(ready) => {
                 bytes += ready.content.fingerprint.size;
                 batch.ready.push(*ready);
@@ -141,7 +157,7 @@ fn next_batch(maildir: &Maildir, limit: u64, files: &mut Files) -> Result<Batch,
     Ok(batch)
 }
 
-fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef) -> Result<Look, Error> {
+fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef, quiet: Duration) -> Result<Look, Error> {
     let Op::Upload { link, name, flags } = &planned.op else { return Ok(Look::Later) };
     let unusable = |why: String| Ok(Look::Unusable(SkipReason::Unusable(why)));
     let mut message = match maildir.read(&file) {
@@ -153,7 +169,7 @@ fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef) -> Resu
     if message.length() > limit {
         return Ok(Look::Unusable(SkipReason::TooLarge(message.length())));
     }
-    match message.may_be_growing(SystemTime::now(), QUIET) {
+    match message.may_be_growing(SystemTime::now(), quiet) {
         Ok(false) => {}
         Ok(true) => return Ok(Look::Later),
         Err(error) => return unusable(error.to_string()),

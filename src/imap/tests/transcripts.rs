@@ -464,7 +464,7 @@ async fn idle_sees_what_comes_before_and_after_its_beginning() {
     let minute = Duration::from_secs(60);
     let idle = async |s: &mut Session| {
         s.select(&inbox()).await.unwrap();
-        s.idle(std::future::pending(), minute).await.unwrap()
+        s.idle(std::future::pending(), minute, || ()).await.unwrap()
     };
     for (first, rest) in [
         (&b"* 4 EXISTS\r\n+ idling\r\n"[..], &b"% OK x\r\n"[..]),
@@ -477,7 +477,7 @@ async fn idle_sees_what_comes_before_and_after_its_beginning() {
     let script: &Script<'_> = &[SELECT, ("IDLE", b"+ idling\r\n"), (">DONE", b"% OK x\r\n"), ("NOOP", b"% OK x\r\n")];
     let end = play("IDLE", script, async |s| {
         s.select(&inbox()).await.unwrap();
-        let end = s.idle(async {}, minute).await.unwrap();
+        let end = s.idle(async {}, minute, || ()).await.unwrap();
         s.noop().await.unwrap();
         end
     })
