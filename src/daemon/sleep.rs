@@ -5,6 +5,7 @@ use tokio::sync::mpsc;
 
 /// What logind says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(not(feature = "logind"), expect(dead_code, reason = "nobody else says it"))]
 pub(super) enum Sleep {
     /// The machine goes to sleep in a moment.
     Falls,
