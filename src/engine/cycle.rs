@@ -40,6 +40,8 @@ pub(super) struct Job {
     pub unite: bool,
     /// It is gone from the server: two LISTs did not name it, and SELECT was refused.
     pub gone: bool,
+    /// Others are not looked at.
+    pub alone: bool,
 }
 
 /// A mailbox that was looked at.
@@ -131,7 +133,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     if job.gone {
         return examine_gone(pass, job).await;
     }
-    let Job { mut mailbox, maildir, changed_there, unseen, copies, calm_here, unite, .. } = job;
+    let Job { mut mailbox, maildir, changed_there, unseen, copies, calm_here, unite, alone, .. } = job;
     let id = mailbox.id;
     let day_old = mailbox.listed_at.is_none_or(|at| pass.now() - at > 24 * 60 * 60);
     let full = pass.options.full || mailbox.must_list || day_old || unite;
@@ -168,6 +170,11 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
                 fresh = true;
             }
             let observed = observe::observe(session, &pass.db, &mailbox, full).await?;
+            if alone && before.is_some_and(|before| before.uid_validity != observed.cursor.uid_validity) {
+                // It may be another mailbox, which has this name now.
+                pass.wants_all.set(true);
+                return Ok(None);
+            }
             let void = match before {
                 None => false,
                 Some(_) if fresh => false,
@@ -630,6 +637,9 @@ pub(super) async fn settle(
                 if o.full {
                     (row.listed_at, row.must_list) = (Some(now), false);
                 }
+            }
+            if let Some(s) = &scanned {
+                row.directory = Some(s.scan.stamp.directory());
             }
             if let Some(s) = scanned.as_ref().filter(|_| here) {
                 row.must_scan = false;

@@ -6,6 +6,7 @@
 //! what is there with the base, `execute` does what a plan says.
 
 mod approve;
+pub mod chains;
 mod contact;
 mod cycle;
 mod error;
@@ -26,6 +27,7 @@ pub mod plan;
 mod pool;
 pub mod rebind;
 mod relocations;
+mod renaming;
 pub mod report;
 mod reuse;
 pub mod root;

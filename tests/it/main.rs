@@ -32,6 +32,7 @@ mod mirror_guard;
 mod mirror_mailboxes;
 mod mirror_moves;
 mod mirror_readers;
+mod mirror_renames;
 mod mirror_stamps;
 mod oauth;
 mod oauth_server;
