@@ -5,7 +5,9 @@
 //! mailboxes, `observe` and `contact` compare
 //! what is there with the base, `execute` does what a plan says.
 
+mod answers;
 mod approve;
+mod burial;
 pub mod chains;
 mod contact;
 mod cycle;

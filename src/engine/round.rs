@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt};
 
 use super::Error;
+use super::burial;
 use super::cycle::{self, Examined, Outcome, examine, settle};
 use super::execute::{self, Site};
 use super::guard;
@@ -306,7 +307,7 @@ impl Pass<'_> {
         }
         let mut complete = if examined.gone {
             // Its row goes when nothing of it is left that was not carried out.
-            !wants_more && !failed && mailboxes::bury(self, examined).await?
+            !wants_more && !failed && burial::bury(self, examined).await?
         } else {
             let witnessed = match examined.maildir.clone() {
                 Some(maildir) => tokio::task::spawn_blocking(move || maildir.end_witness()).await?,
