@@ -24,6 +24,8 @@ pub struct Mailbox {
     pub cursor: Option<Cursor>,
     /// The modification time and the inode of `new`, then of `cur`, at the last complete scan.
     pub stamp: Option<[i64; 4]>,
+    /// The inode number of its `cur/` when it was last looked at: a maildir that was renamed still has it.
+    pub directory: Option<u64>,
     /// When the server's messages were last listed in full, in seconds since 1970.
     pub listed_at: Option<i64>,
     /// When the flags of all messages were last looked at, in whatever way, in seconds since 1970.
@@ -58,7 +60,7 @@ macro_rules! columns {
     () => {
         "id, name, raw, path, uid_validity, uid_next, highest_mod_seq, messages, unseen, \
          new_mtime, new_inode, cur_mtime, cur_inode, listed_at, missing_since, last_complete, problem, \
-         must_list, must_scan, swept_at, sweeps"
+         must_list, must_scan, swept_at, sweeps, directory"
     };
 }
 
@@ -99,7 +101,7 @@ impl Tx<'_> {
                    highest_mod_seq = ?7, messages = ?8, unseen = ?9, new_mtime = ?10, new_inode = ?11, \
                    cur_mtime = ?12, cur_inode = ?13, listed_at = ?14, missing_since = ?15, last_complete = ?16, \
                    problem = ?17, must_list = ?18, must_scan = ?19, \
-                   swept_at = ?20, sweeps = ?21 WHERE id = ?1";
+                   swept_at = ?20, sweeps = ?21, directory = ?22 WHERE id = ?1";
         let cursor = mailbox.cursor.as_ref();
         let stamp = mailbox.stamp.map_or([None; 4], |stamp| stamp.map(Some));
         self.execute_one(
@@ -127,6 +129,7 @@ impl Tx<'_> {
                 mailbox.must_scan,
                 mailbox.swept_at,
                 mailbox.sweeps,
+                mailbox.directory.map(u64::cast_signed),
             ],
         )
     }
@@ -160,6 +163,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Mailbox> {
         must_scan: row.get(18)?,
         swept_at: row.get(19)?,
         sweeps: row.get(20)?,
+        directory: row.get::<_, Option<i64>>(21)?.map(i64::cast_unsigned),
     })
 }
 

@@ -97,19 +97,10 @@ pub fn guard(
 mod tests {
     use super::*;
     use crate::engine::op::Why;
-    use crate::model::{Flags, GoneRemote, RemoteEvidence, Uid, UniqueName};
+    use crate::model::{Flags, GoneRemote, Uid, UniqueName};
 
     fn removals(n: i64) -> Vec<Planned> {
-        let evidence = RemoteEvidence {
-            ended: true,
-            counted: 0,
-            exists: 0,
-            same_validity: true,
-            went_forward: true,
-            missing: [Uid::MIN].into(),
-            found_again: Some(BTreeSet::new()),
-        };
-        let proof = GoneRemote::prove(&evidence).unwrap().proof(Uid::MIN).unwrap();
+        let proof = GoneRemote::of([Uid::MIN]).proof(Uid::MIN).unwrap();
         let op = |id| Op::Remove { link: LinkId(id), name: UniqueName::new(b"n"), flags: Flags::new(), proof };
         (0..n).map(|id| Planned { op: op(id), why: Why::DeletedOnServer }).collect()
     }

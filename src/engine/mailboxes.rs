@@ -5,19 +5,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Error;
-use super::cycle::{Examined, Job};
+use super::burial::delete;
+use super::cycle::Job;
 use super::execute::{Place, Trash};
-use super::observe::{raw_name, settle_sizes};
+use super::observe::raw_name;
 use super::pass::{Pass, now_ms};
+use super::renaming::{is_same_here, is_same_there};
 use super::report::{Change, Here};
 use super::tree::{Step, reconcile};
 use crate::config::{Direction, OnLocal, OnServer};
-use crate::db::{Entry, HoldCause, Mailbox, NewMailbox, Tx};
+use crate::db::{Entry, HoldCause, Mailbox, NewMailbox};
 use crate::imap::{self, Habit, Lists, MailboxStatus, Role, Session};
 use crate::maildir::Maildir;
-use crate::model::{Cursor, Link, LinkState, MailboxId, MailboxName, UidSet};
+use crate::model::{Cursor, MailboxId, MailboxName};
 
 /// What a round has to do, and the mailboxes that there are.
+#[derive(Default)]
 pub(super) struct Prepared {
     pub jobs: Vec<Job>,
     pub places: BTreeMap<MailboxName, Place>,
@@ -29,9 +32,6 @@ pub(super) struct Prepared {
     /// These are not all mailboxes that there are.
     pub partial: bool,
 }
-
-/// How many messages prove that a mailbox is another one under a new name.
-const SAMPLE: usize = 20;
 
 /// Brings the mailboxes of both sides together and returns those to look at.
 pub(super) async fn prepare(
@@ -70,14 +70,7 @@ pub(super) async fn prepare(
         new_there: listed.iter().filter(|name| !known.contains_key(name)).cloned().collect(),
         new_here: here.iter().filter(|n| !known.contains_key(n) && !listed.contains(n)).cloned().collect(),
         renamed: Vec::new(),
-        out: Prepared {
-            jobs: vec![],
-            places: BTreeMap::new(),
-            trash,
-            left: BTreeSet::new(),
-            did: false,
-            partial: false,
-        },
+        out: Prepared { trash, ..Prepared::default() },
     };
     for step in reconcile(&listed, &known, &here, push) {
         let name = name_of(&step).clone();
@@ -93,21 +86,18 @@ pub(super) async fn prepare(
 /// Returns the jobs for mailboxes that something happened to, without a look at any others; asks for a pass over
 /// everything where a mailbox is new, gone, or not in order.
 pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName, Change>) -> Result<Prepared, Error> {
-    let mut out = Prepared {
-        jobs: vec![],
-        places: BTreeMap::new(),
-        trash: None,
-        left: BTreeSet::new(),
-        did: false,
-        partial: true,
-    };
+    let mut out = Prepared { partial: true, ..Prepared::default() };
     // Only a list of all mailboxes tells which of them it is.
     let Some(copies_into) = pass.copies.borrow().clone() else {
         pass.wants_all.set(true);
         return Ok(out);
     };
-    let rows: BTreeMap<MailboxName, Mailbox> =
-        pass.db.read(|tx| tx.mailboxes()).await?.into_iter().map(|m| (m.name.clone(), m)).collect();
+    let (rows, renamings) = pass.db.read(|tx| Ok((tx.mailboxes()?, tx.renamings()?))).await?;
+    let rows: BTreeMap<MailboxName, Mailbox> = rows.into_iter().map(|m| (m.name.clone(), m)).collect();
+    if !renamings.is_empty() {
+        pass.wants_all.set(true);
+        return Ok(out);
+    }
     for (name, change) in changes {
         if !pass.account.mailboxes.matches(name) {
             continue;
@@ -121,6 +111,11 @@ pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName
             pass.wants_all.set(true);
             continue;
         };
+        // Another directory than before may be that of another mailbox.
+        if mailbox.directory.is_some_and(|known| maildir.stamp().is_ok_and(|stamp| stamp.directory() != known)) {
+            pass.wants_all.set(true);
+            continue;
+        }
         let place = Place { mailbox: mailbox.clone(), maildir: Arc::clone(&maildir) };
         out.places.insert(name.clone(), place);
         let copies = copies_into.as_ref() == Some(name);
@@ -134,6 +129,7 @@ pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName
             here: change.here.clone(),
             unite: false,
             gone: false,
+            alone: true,
         });
     }
     Ok(out)
@@ -149,7 +145,8 @@ fn name_of(step: &Step) -> &MailboxName {
     }
 }
 
-fn status(listed: &imap::Listed) -> Option<&MailboxStatus> {
+/// Returns the state of a mailbox, if the server told it.
+pub(super) fn status(listed: &imap::Listed) -> Option<&MailboxStatus> {
     listed.status.as_ref()?.as_ref().ok()
 }
 
@@ -197,7 +194,7 @@ fn maildirs(pass: &Pass<'_>, rows: &BTreeMap<MailboxId, Mailbox>) -> Result<BTre
 }
 
 /// Returns a journal entry about a mailbox as a whole.
-fn entry(mailbox: &MailboxName, kind: &str, op: String, cause: &str) -> Entry {
+pub(super) fn entry(mailbox: &MailboxName, kind: &str, op: String, cause: &str) -> Entry {
     Entry { at: now_ms(), mailbox: mailbox.clone(), op, cause: cause.to_owned(), kind: kind.to_owned(), kept: None }
 }
 
@@ -344,6 +341,7 @@ impl Round<'_, '_> {
             here: Here::Anything,
             unite,
             gone: false,
+            alone: false,
         });
     }
 
@@ -412,24 +410,8 @@ impl Round<'_, '_> {
     /// Follows a rename on the server, if the messages under the new name are those that were under the old one.
     async fn was_renamed_there(&mut self, mut row: Mailbox, to: &MailboxName) -> Result<bool, Error> {
         let Some(listed) = self.there.get(to) else { return Ok(false) };
-        let epoch = row.cursor.map(|c| c.uid_validity);
-        let sample = self.sample(row.id).await?;
-        if sample.is_empty() || status(listed).map(|s| s.uid_validity) != epoch {
-            return Ok(false);
-        }
-        let selected = self.session.select(&listed.raw).await?;
-        if epoch != Some(selected.uid_validity) {
-            return Ok(false);
-        }
-        let uids: UidSet = sample.iter().filter_map(Link::uid).collect();
-        let mut seen = self.session.fingerprints(&uids).await?;
-        settle_sizes(self.session, &mut seen, sample.iter().filter_map(|link| link.content));
-        let same = |link: &Link| {
-            let content = link.content.map(|c| c.fingerprint);
-            let is = |s: &imap::Seen| content == Some(s.fingerprint) || content.is_some() && content == s.bare;
-            seen.iter().any(|s| Some(s.uid) == link.uid() && is(s))
-        };
-        if !sample.iter().all(same) {
+        let sample = self.pass.sample(row.id).await?;
+        if sample.is_empty() || !is_same_there(self.session, &row, listed, &sample).await? {
             return Ok(false);
         }
         let path = self.path_of(to)?;
@@ -453,34 +435,13 @@ impl Round<'_, '_> {
         Ok(true)
     }
 
-    /// Returns some links of a mailbox, spread over it, whose content is known.
-    async fn sample(&self, id: MailboxId) -> Result<Vec<Link>, Error> {
-        let links = self.pass.db.read(move |tx| {
-            let mut links = Vec::new();
-            let all = usize::try_from(tx.count(id)?.synced).unwrap_or(usize::MAX);
-            let (mut i, every) = (0, all.div_ceil(SAMPLE).max(1));
-            tx.links_by_uid(id, &mut |link| {
-                if i % every == 0 && link.content.is_some() && matches!(link.state, LinkState::Synced { .. }) {
-                    links.push(link);
-                }
-                i += 1;
-            })?;
-            Ok(links)
-        });
-        Ok(links.await?)
-    }
-
     /// Renames a mailbox on the server whose maildir was renamed, if the files under the new name are those that were
     /// under the old one.
     async fn was_renamed_here(&mut self, mut row: Mailbox, to: &MailboxName) -> Result<bool, Error> {
         let path = self.path_of(to)?;
         let Some(maildir) = self.pass.maildir(&path)? else { return Ok(false) };
-        let sample = self.sample(row.id).await?;
-        let look = Arc::clone(&maildir);
-        let scan = tokio::task::spawn_blocking(move || look.scan()).await??;
-        let there = sample.iter().filter(|link| link.name().is_some_and(|name| scan.get(name).is_some())).count();
-        // Some may have been deleted along with it; but most must be there.
-        if sample.is_empty() || there * 2 <= sample.len() {
+        let sample = self.pass.sample(row.id).await?;
+        if sample.is_empty() || !is_same_here(Arc::clone(&maildir), &sample).await? {
             return Ok(false);
         }
         if self.pass.options.dry_run {
@@ -582,66 +543,8 @@ impl Round<'_, '_> {
             here: Here::Anything,
             unite: false,
             gone: true,
+            alone: false,
         });
         Ok(())
     }
-}
-
-/// Ends a mailbox that is gone from the server, once its messages are in the graveyard: what is left in its maildir is
-/// new or was changed here, and makes it a mailbox again. Returns whether nothing is left to do.
-pub(super) async fn bury(pass: &Pass<'_>, examined: Examined) -> Result<bool, Error> {
-    let (id, name) = (examined.mailbox.id, examined.mailbox.name.clone());
-    let removals_wait = pass
-        .db
-        .read(move |tx| {
-            let mut waiting = false;
-            let held: BTreeSet<_> = tx.held(id)?.into_iter().map(|h| h.link).collect();
-            tx.links_by_uid(id, &mut |link| waiting |= held.contains(&link.id))?;
-            Ok(waiting)
-        })
-        .await?;
-    let unexamined = examined.scanned.as_ref().is_none_or(|s| s.doubt.is_some());
-    if removals_wait || unexamined {
-        return Ok(false);
-    }
-    let left = match &examined.maildir {
-        Some(maildir) => {
-            let maildir = Arc::clone(maildir);
-            tokio::task::spawn_blocking(move || maildir.scan()).await??.len()
-        }
-        None => 0,
-    };
-    if left == 0
-        && let (Some(root), Some(path)) = (&pass.root, &examined.mailbox.path)
-    {
-        match root.archive_maildir(path, &pass.graveyard, &name) {
-            Ok(()) | Err(crate::maildir::Error::Occupied { .. } | crate::maildir::Error::Missing { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let what = if left == 0 { "archive the maildir" } else { "forget the mailbox" };
-    let done = entry(&name, "forget", what.to_owned(), "deleted on the server");
-    let write = pass.db.commit(move |tx| {
-        tx.journal(&done)?;
-        delete(tx, id)
-    });
-    write.await?;
-    tracing::info!(mailbox = %name, left, "a mailbox that is gone from the server was ended");
-    if left > 0 {
-        pass.touch(&name);
-    }
-    Ok(left == 0)
-}
-
-/// Deletes the row of a mailbox, and those of its messages.
-fn delete(tx: &Tx<'_>, id: MailboxId) -> Result<(), crate::db::Error> {
-    let mut links = Vec::new();
-    tx.links_by_uid(id, &mut |link| links.push(link.id))?;
-    tx.links_by_name(id, &mut |row| links.push(row.id))?;
-    links.sort_unstable();
-    links.dedup();
-    for link in links {
-        tx.delete_link(link)?;
-    }
-    tx.delete_mailbox(id)
 }

@@ -5,7 +5,10 @@
 //! mailboxes, `observe` and `contact` compare
 //! what is there with the base, `execute` does what a plan says.
 
+mod answers;
 mod approve;
+mod burial;
+pub mod chains;
 mod contact;
 mod cycle;
 mod error;
@@ -26,6 +29,7 @@ pub mod plan;
 mod pool;
 pub mod rebind;
 mod relocations;
+mod renaming;
 pub mod report;
 mod reuse;
 pub mod root;

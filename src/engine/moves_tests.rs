@@ -1,7 +1,7 @@
 //! Removals and arrivals that are one move, and those that are not.
 
 use super::*;
-use crate::model::{Flags, GoneRemote, Proof, RemoteEvidence};
+use crate::model::{Flags, GoneRemote, Proof};
 
 fn uid(n: u64) -> Uid {
     Uid::new(n).unwrap()
@@ -17,16 +17,7 @@ fn content(header: u8, body: u8) -> ContentKey {
 }
 
 fn proof() -> Proof {
-    let evidence = RemoteEvidence {
-        ended: true,
-        counted: 0,
-        exists: 0,
-        same_validity: true,
-        went_forward: true,
-        missing: [uid(1)].into(),
-        found_again: Some(BTreeSet::new()),
-    };
-    GoneRemote::prove(&evidence).unwrap().proof(uid(1)).unwrap()
+    GoneRemote::of([uid(1)]).proof(uid(1)).unwrap()
 }
 
 fn part(mailbox: &str) -> Part {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Flag, GoneLocal, GoneRemote, LocalEvidence, LocalMessage, Place, RemoteEvidence, RemoteMessage};
+use crate::model::{Flag, GoneLocal, GoneRemote, LocalEvidence, LocalMessage, Place, RemoteMessage};
 
 fn uid(n: u32) -> Uid {
     Uid::new(n.into()).unwrap()
@@ -31,19 +31,10 @@ fn policy() -> Policy {
 }
 
 fn remote(there: &[(u32, u8)], gone: &[u32]) -> Remote {
-    let evidence = RemoteEvidence {
-        ended: true,
-        counted: 0,
-        exists: 0,
-        same_validity: true,
-        went_forward: true,
-        missing: gone.iter().copied().map(uid).collect(),
-        found_again: Some(BTreeSet::new()),
-    };
     let message = |f: u8| RemoteMessage { flags: bits(f), mod_seq: None };
     Remote {
         messages: there.iter().map(|&(u, f)| (uid(u), message(f))).collect(),
-        gone: GoneRemote::prove(&evidence).unwrap(),
+        gone: GoneRemote::of(gone.iter().copied().map(uid)),
     }
 }
 

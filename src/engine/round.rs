@@ -7,14 +7,17 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt};
 
 use super::Error;
+use super::burial;
 use super::cycle::{self, Examined, Outcome, examine, settle};
 use super::execute::{self, Site};
 use super::guard;
 use super::mailboxes::{self, Prepared};
 use super::op::{Op, Planned};
 use super::pass::Pass;
+use super::renaming::Followed;
 use super::report::{MailboxState, ProgressEvent};
 use crate::db::{self, AccountState};
+use crate::imap::{Lists, Session};
 use crate::model::MailboxName;
 
 /// A mailbox's plan on its way.
@@ -65,7 +68,7 @@ impl Pass<'_> {
             self.progress.tell(ProgressEvent::Connected { host: self.account.host.clone() });
         }
         let listed = match session.list().await {
-            Ok(lists) => mailboxes::prepare(self, &mut session, lists, wanted, unite).await,
+            Ok(lists) => self.follow_and_prepare(&mut session, lists, wanted, unite).await,
             Err(error) => Err(error.into()),
         };
         let prepared = session.done(listed)?;
@@ -73,6 +76,26 @@ impl Pass<'_> {
             self.progress.tell(ProgressEvent::Listed { mailboxes: prepared.places.len() as u64 });
         }
         self.act(prepared, cautious).await
+    }
+
+    async fn follow_and_prepare(
+        &self,
+        session: &mut Session,
+        lists: Lists,
+        wanted: Option<&BTreeSet<MailboxName>>,
+        unite: bool,
+    ) -> Result<Prepared, Error> {
+        let followed = if unite {
+            // Both sides are paired by content, under the names that there are.
+            self.db.commit(|tx| tx.forget_renamings()).await?;
+            Some(Followed { lists, did: false })
+        } else {
+            self.follow_chains(session, lists).await?
+        };
+        let Some(Followed { lists, did }) = followed else { return Ok(Prepared::default()) };
+        let mut prepared = mailboxes::prepare(self, session, lists, wanted, unite).await?;
+        prepared.did |= did;
+        Ok(prepared)
     }
 
     /// Looks at mailboxes and does what they need; a cautious round removes nothing.
@@ -287,7 +310,7 @@ impl Pass<'_> {
         }
         let mut complete = if examined.gone {
             // Its row goes when nothing of it is left that was not carried out.
-            !wants_more && !failed && mailboxes::bury(self, examined).await?
+            !wants_more && !failed && burial::bury(self, examined).await?
         } else {
             let witnessed = match examined.maildir.clone() {
                 Some(maildir) => tokio::task::spawn_blocking(move || maildir.end_witness()).await?,

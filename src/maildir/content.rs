@@ -17,9 +17,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, SystemTime};
 
 use memchr::{memchr, memchr_iter, memchr2};
-use sha2::{Digest as _, Sha256};
 
-use crate::model::{ContentKey, Digest, Fingerprint, Keys, WithoutTuid};
+use super::hasher::ContentHasher;
+use crate::model::{ContentKey, Keys, WithoutTuid};
 
 /// How line ends are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +44,7 @@ const CHUNK: usize = 64 * 1024;
 
 impl<'a> Source<'a> {
     /// Calls `each` with one piece after the other, until it returns false; returns whether the end was reached.
-    fn pieces(self, mut each: impl FnMut(&[u8]) -> Result<bool, Failure>) -> Result<bool, Failure> {
+    pub(super) fn pieces(self, mut each: impl FnMut(&[u8]) -> Result<bool, Failure>) -> Result<bool, Failure> {
         match self {
             Self::Memory(bytes) => {
                 for piece in bytes.chunks(CHUNK) {
@@ -77,136 +77,6 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => return read,
         }
-    }
-}
-
-/// Makes a [`ContentKey`] of the bytes of a message as served, in pieces of any size.
-#[derive(Clone, Default)]
-pub struct ContentHasher {
-    whole: Sha256,
-    header: HeaderHasher,
-    size: u64,
-}
-
-impl ContentHasher {
-    /// Takes the next piece.
-    pub fn update(&mut self, piece: &[u8]) {
-        self.whole.update(piece);
-        self.header.update(piece);
-        self.size += piece.len() as u64;
-    }
-
-    /// Takes all that a source has.
-    ///
-    /// # Errors
-    /// Those of reading it.
-    pub fn read(&mut self, source: Source<'_>) -> io::Result<()> {
-        let read = source.pieces(|piece| {
-            self.update(piece);
-            Ok(true)
-        });
-        match read {
-            Ok(_) => Ok(()),
-            Err(Failure::Read(error) | Failure::Write(error)) => Err(error),
-        }
-    }
-
-    /// Takes all that a source has but the `X-TUID` lines.
-    ///
-    /// # Errors
-    /// Those of reading it.
-    pub fn read_bare(&mut self, source: Source<'_>) -> io::Result<()> {
-        let mut mark = WithoutTuid::default();
-        let read = source.pieces(|piece| {
-            mark.update(piece, |part| self.update(part));
-            Ok(true)
-        });
-        mark.finish(|part| self.update(part));
-        match read {
-            Ok(_) => Ok(()),
-            Err(Failure::Read(error) | Failure::Write(error)) => Err(error),
-        }
-    }
-
-    /// Returns the key of all pieces.
-    #[must_use]
-    pub fn finish(self) -> ContentKey {
-        let fingerprint = Fingerprint { header: self.header.finish(), size: self.size };
-        ContentKey { digest: Digest(self.whole.finalize().into()), fingerprint }
-    }
-}
-
-impl Write for ContentHasher {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.update(piece);
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Returns [`Fingerprint::header`] of a header (or of a whole message) as served.
-#[must_use]
-pub fn header_digest(header: &[u8]) -> Digest {
-    let mut hasher = HeaderHasher::default();
-    hasher.update(header);
-    hasher.finish()
-}
-
-/// Hashes a header up to the first empty line, without the line ends before it. Where no CRLFCRLF ends it, two LFs do:
-/// so do servers that keep bare LFs read it.
-#[derive(Clone)]
-struct HeaderHasher {
-    /// Everything, until the header has ended.
-    all: Sha256,
-    /// As `all` was before the run of CRs and LFs that it ends with, if it ends with one.
-    before_run: Option<Sha256>,
-    /// How much of CRLFCRLF stands at the end; all four bytes of it end the header.
-    matched: u8,
-    /// The last byte was an LF.
-    after_lf: bool,
-    /// As `before_run` was at the first two LFs.
-    before_lfs: Option<Sha256>,
-}
-
-impl Default for HeaderHasher {
-    /// A message may begin with the empty line, so its beginning counts as the end of a line.
-    fn default() -> Self {
-        Self { all: Sha256::new(), before_run: None, matched: 2, after_lf: false, before_lfs: None }
-    }
-}
-
-impl HeaderHasher {
-    fn update(&mut self, mut piece: &[u8]) {
-        while self.matched < 4 {
-            let text = memchr2(b'\r', b'\n', piece).unwrap_or(piece.len());
-            if text > 0 {
-                (self.before_run, self.matched, self.after_lf) = (None, 0, false);
-                self.all.update(&piece[..text]);
-            }
-            let Some(&end) = piece.get(text) else { return };
-            if self.before_run.is_none() {
-                self.before_run = Some(self.all.clone());
-            }
-            self.all.update([end]);
-            self.matched = match (self.matched, end) {
-                (0 | 2, b'\r') | (1 | 3, b'\n') => self.matched + 1,
-                (_, b'\r') => 1,
-                _ => 0,
-            };
-            if self.after_lf && end == b'\n' && self.before_lfs.is_none() {
-                self.before_lfs.clone_from(&self.before_run);
-            }
-            self.after_lf = end == b'\n';
-            piece = &piece[text + 1..];
-        }
-    }
-
-    fn finish(self) -> Digest {
-        let cut = if self.matched == 4 { self.before_run } else { self.before_lfs.or(self.before_run) };
-        Digest(cut.unwrap_or(self.all).finalize().into())
     }
 }
 
@@ -499,7 +369,10 @@ impl Read for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::maildir::header_digest;
+    use crate::model::Digest;
     use proptest::prelude::*;
+    use sha2::{Digest as _, Sha256};
 
     fn stored(served: &[u8], line_endings: LineEndings) -> (File, ContentKey) {
         let file = tempfile::tempfile().unwrap();

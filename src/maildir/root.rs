@@ -148,6 +148,34 @@ impl Root {
         Ok(found)
     }
 
+    /// Tells whether there is anything at a path below the root.
+    ///
+    /// # Errors
+    /// Those of looking.
+    pub fn has(&self, path: &Path) -> Result<bool, Error> {
+        let failed = || failed("look at", &self.path.join(path));
+        let Some(name) = path.file_name() else { return Ok(true) };
+        match sys::open_directory(self.directory.as_fd(), path.parent().unwrap_or(Path::new(""))) {
+            Ok(above) => Ok(sys::look(&above, name.as_bytes()).map_err(failed())?.is_some()),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(failed()(error)),
+        }
+    }
+
+    /// Returns the inode number of the `cur/` of the maildir at a path below the root, which it keeps wherever it goes;
+    /// `None` if there is none.
+    ///
+    /// # Errors
+    /// Those of looking.
+    pub fn directory_of(&self, path: &Path) -> Result<Option<u64>, Error> {
+        let look = |at: OwnedFd| sys::look(&at, b"cur");
+        match sys::open_directory(self.directory.as_fd(), path).and_then(look) {
+            Ok(Some((inode, FileType::Directory))) => Ok(Some(inode)),
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(failed("look into", &self.path.join(path))(error)),
+        }
+    }
+
     /// Opens the maildir at a path below the root; `None` if it is not there.
     ///
     /// # Errors

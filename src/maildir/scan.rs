@@ -46,6 +46,12 @@ impl Stamp {
         Self { new: changed(new_inode, new), cur: changed(cur_inode, cur) }
     }
 
+    /// Returns the inode number of `cur/`.
+    #[must_use]
+    pub fn directory(&self) -> u64 {
+        self.cur.inode
+    }
+
     /// Tells whether both directories had been quiet for two seconds at `now`. Only then do equal stamps mean that
     /// nothing changed: a change in the same tick of the clock leaves the time as it is.
     #[must_use]

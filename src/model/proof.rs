@@ -158,6 +158,14 @@ impl GoneLocal {
 }
 
 #[cfg(test)]
+impl GoneRemote {
+    /// Returns what proves that these messages are gone, for tests of what is decided by that.
+    pub(crate) fn of(missing: impl IntoIterator<Item = Uid>) -> Self {
+        Self(missing.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -177,6 +177,25 @@ fn t33_a_file_replaced_under_its_name_is_a_new_message() {
     assert!(graves.iter().any(|p| fs::read(p).unwrap() == mail_here(2)), "{graves:?}");
 }
 
+/// While a pass is about to change the flags of the message whose name it takes.
+#[test]
+fn t33_a_file_replaced_during_a_pass_keeps_its_own_flags() {
+    let scene = Scene::synced(Profile::Full, 2);
+    let (replaced, read) = (scene.file("INBOX", 1), scene.file("INBOX", 2));
+    scene.server.state().set_flags("INBOX", 1, &["\\Flagged"]);
+    scene.account.set_info(&read, "S");
+    let draft = scene.account.mailbox("INBOX").join("tmp/draft");
+    fs::rename(scene.delivered(9), &draft).unwrap();
+    scene.unwanted(1);
+    // The server comes first; by then both files were seen.
+    scene.server.on_command("UID STORE", 1, move |_| fs::rename(&draft, &replaced).unwrap());
+    scene.assert_heals_within(2);
+    scene.assert_fired("UID STORE run");
+    let there = scene.server.state().messages("INBOX");
+    let flags_of = |number: u32| there.iter().find(|m| m.bytes == mail(number)).map(|m| m.flags.len());
+    assert_eq!((flags_of(9), flags_of(2), flags_of(1)), (Some(0), Some(1), Some(1)), "{there:?}");
+}
+
 fn database(scene: &Scene) -> std::path::PathBuf {
     scene.account.state_dir().join("a.sqlite3")
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::db::HoldCause;
+use crate::db::{HoldCause, Renaming};
 use crate::model::{Cursor, Link, LinkId, ModSeq, Side, UidSet, UidValidity};
 
 fn a_uid() -> impl Strategy<Value = Uid> {
@@ -218,6 +218,7 @@ fn a_mailbox_is_read_back() {
             must_scan: true,
             swept_at: None,
             sweeps: false,
+            directory: None,
         };
         assert_eq!(tx.mailbox(id).unwrap().as_ref(), Some(&expected));
         let cursors = [(None, None), (ModSeq::new(u64::MAX / 2).ok(), None), (None, Some(0)), (None, Some(u32::MAX))];
@@ -242,6 +243,7 @@ fn a_mailbox_is_read_back() {
             must_scan: false,
             swept_at: Some(15),
             sweeps: true,
+            directory: Some(u64::MAX),
             ..expected
         };
         tx.update_mailbox(&expected).unwrap();
@@ -391,5 +393,35 @@ fn the_journal_forgets() {
         tx.conn.execute(jump, []).unwrap();
         tx.journal(&entry(10 + 90 * DAY, "INBOX", "flags")).unwrap();
         assert_eq!(asked(tx, None, None).len(), 2024 - 1472 + 2);
+    });
+}
+
+#[test]
+fn mailboxes_exchange_their_names() {
+    fresh(|tx| {
+        let [a, b, other] = ["A", "B", "Other"].map(|name| mailbox(tx, name));
+        let renaming = |mailbox, name: &str| Renaming {
+            mailbox,
+            side: Side::Local,
+            name: name.into(),
+            raw: name.into(),
+            path: name.into(),
+            away: false,
+        };
+        let (first, second) = (renaming(b, "A"), renaming(a, "B"));
+        tx.begin_renaming(&first).unwrap();
+        tx.begin_renaming(&second).unwrap();
+        assert!(tx.begin_renaming(&renaming(other, "B")).is_err(), "two get one name");
+        assert_eq!(tx.renamings().unwrap(), [first, second]);
+        tx.all_away().unwrap();
+        assert!(tx.renamings().unwrap().iter().all(|one| one.away));
+        tx.end_renamings().unwrap();
+        let names: Vec<_> = tx.mailboxes().unwrap().into_iter().map(|m| (m.id, m.name.to_string(), m.path)).collect();
+        let named = |id, name: &str| (id, name.to_owned(), Some(name.into()));
+        assert_eq!(names[..2], [named(b, "A"), named(a, "B")]);
+        assert_eq!((names[2].0, tx.renamings().unwrap()), (other, vec![]));
+        // A name that a mailbox keeps is not taken from it.
+        tx.begin_renaming(&renaming(a, "Other")).unwrap();
+        assert!(tx.end_renamings().is_err());
     });
 }
