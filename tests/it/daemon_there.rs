@@ -76,6 +76,35 @@ fn new_mailboxes_are_made_on_the_other_side() {
     daemon.until_equal(&account, &server);
 }
 
+/// To look at one of them alone would be to take what the other has for new.
+#[test]
+fn mailboxes_that_change_places_do_so_on_the_other_side() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let (server, account) = scene(Profile::Full, "poll_interval = \"1s\"");
+    for (mailbox, subject) in [("A", "a"), ("B", "b")] {
+        server.state().create(mailbox);
+        server.state().append(mailbox, &message(subject), &[], 1000);
+    }
+    let daemon = Daemon::start(&account);
+    daemon.until("both maildirs", || ["A", "B"].iter().all(|name| account.files(name).len() == 1));
+    daemon.until_equal(&account, &server);
+    let at = |name: &str| account.maildir().join(name);
+    let _ = server.take_commands();
+    renameat_with(CWD, at("A"), CWD, at("B"), RenameFlags::EXCHANGE).unwrap();
+    let is_b = |mailbox: &postkeep_sim::Mailbox| mailbox.messages.values().any(|one| one.bytes == message("b"));
+    daemon.until("the renames there", || server.state().mailboxes.get("A").is_some_and(is_b));
+    daemon.until_equal(&account, &server);
+    {
+        let mut state = server.state();
+        [("A", "T"), ("B", "A"), ("T", "B")].iter().for_each(|(from, to)| state.rename(from, to));
+    }
+    let here = |name: &str| account.files(name).first().and_then(|path| fs::read(path).ok());
+    daemon.until("the renames here", || here("A").is_some_and(|bytes| bytes.windows(10).any(|w| w == b"Subject: a")));
+    daemon.until_equal(&account, &server);
+    let transfers = |c: &postkeep_sim::Command| c.name == "APPEND" || c.args.contains("BODY.PEEK[]");
+    assert!(!server.commands().iter().any(transfers), "{:?}", server.commands());
+}
+
 #[test]
 fn removals_cross_after_everything_was_looked_at() {
     let (server, account) = scene(Profile::Full, NO_SWEEP);
