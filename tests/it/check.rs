@@ -125,7 +125,7 @@ fn a_certificate_is_told_with_its_end_or_not_trusted() {
     // The simulation's are made for ten years.
     says(
         &check(&account, &[], 0),
-        &["tls ok localhost has a certificate that can be trusted, until 20", "(3649 days)"],
+        &["tls ok localhost has a certificate that can be trusted, until 20", "(3,649 days)"],
     );
 }
 
