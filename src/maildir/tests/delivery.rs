@@ -118,7 +118,8 @@ fn a_full_disk_leaves_nothing_half_written() {
         }
     };
     assert!(matches!(error, Error::NoSpace { .. }), "{error}");
-    assert!(error.to_string().contains("INBOX/new/2."), "{error}");
+    // The file's name is another one with each try, so that the same failure would look like a new one.
+    assert!(error.to_string().contains("/INBOX: no space") && !error.to_string().contains("2."), "{error}");
     // The message that did not fit is gone, those before it can still be delivered.
     assert_eq!(files(&inbox.path().join("tmp")).len(), written);
     assert!(written > 0);
