@@ -20,7 +20,8 @@ impl Tx<'_> {
     /// # Errors
     /// Those of [`Tx`].
     pub fn withheld(&self, mailbox: MailboxId) -> Result<Vec<Withheld>, Error> {
-        let sql = "SELECT withheld.link, tries, next_at FROM withheld JOIN link ON link.id = withheld.link \
+        // CROSS JOIN keeps the order: from the few that are withheld to their links, not through all links of the mailbox.
+        let sql = "SELECT withheld.link, tries, next_at FROM withheld CROSS JOIN link ON link.id = withheld.link \
                    WHERE link.mailbox = ?1 AND link.state = 3 ORDER BY link.uid";
         self.all("read what the server does not give", sql, [mailbox], |row| {
             Ok(Withheld { link: row.get(0)?, tries: row.get(1)?, next_at: row.get(2)? })
