@@ -106,8 +106,12 @@ pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName
         pass.wants_all.set(true);
         return Ok(out);
     };
-    let rows: BTreeMap<MailboxName, Mailbox> =
-        pass.db.read(|tx| tx.mailboxes()).await?.into_iter().map(|m| (m.name.clone(), m)).collect();
+    let names: Vec<MailboxName> = changes.keys().cloned().collect();
+    let read = pass.db.read(move |tx| {
+        let rows = names.iter().map(|name| Ok(tx.mailbox_named(name)?.map(|row| (row.name.clone(), row))));
+        rows.filter_map(Result::transpose).collect::<Result<BTreeMap<_, _>, crate::db::Error>>()
+    });
+    let rows = read.await?;
     for (name, change) in changes {
         if !pass.account.mailboxes.matches(name) {
             continue;
