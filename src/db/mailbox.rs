@@ -73,6 +73,14 @@ impl Tx<'_> {
         self.all("read the mailboxes", concat!("SELECT ", columns!(), " FROM mailbox ORDER BY name"), [], read)
     }
 
+    /// Returns the mailbox of this name, if there is one.
+    ///
+    /// # Errors
+    /// Those of [`Tx`].
+    pub fn mailbox_named(&self, name: &MailboxName) -> Result<Option<Mailbox>, Error> {
+        self.first("read a mailbox", concat!("SELECT ", columns!(), " FROM mailbox WHERE name = ?1"), [name], read)
+    }
+
     /// Returns a mailbox, or `None` if there is none with this number.
     ///
     /// # Errors

@@ -289,13 +289,13 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
              sent again if they do not come back within the hour"
         ));
     }
-    let mut located = match &maildir {
-        Some(maildir) if scanned.is_none() => locate(Arc::clone(maildir), &planned, &base).await?,
+    let located = match &maildir {
+        Some(maildir) if scanned.is_none() => {
+            let found = peeked.as_mut().map(|peeked| std::mem::take(&mut peeked.located)).unwrap_or_default();
+            locate(Arc::clone(maildir), &planned, &base, found).await?
+        }
         Some(_) | None => BTreeMap::new(),
     };
-    if let Some(peeked) = &mut peeked {
-        located.append(&mut peeked.located);
-    }
     let part = Part {
         name: mailbox.name.clone(),
         plan: planned,
@@ -427,23 +427,24 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
     }))
 }
 
-/// Looks at the files that a plan is about, in a maildir that was not scanned.
+/// Looks at the files that a plan is about and that were not found yet, in a maildir that was not scanned; returns all.
 async fn locate(
     maildir: Arc<Maildir>,
     plan: &[Planned],
     base: &[Link],
+    mut found: BTreeMap<UniqueName, Located>,
 ) -> Result<BTreeMap<UniqueName, Located>, Error> {
     let about: BTreeSet<LinkId> = plan.iter().filter_map(|planned| planned.op.link()).collect();
     let links = base.iter().filter(|link| about.contains(&link.id));
     let named = links.filter_map(|link| match &link.state {
-        LinkState::Synced { name, flags, .. } => Some((name.clone(), flags.clone())),
+        LinkState::Synced { name, flags, .. } => (!found.contains_key(name)).then(|| (name.clone(), flags.clone())),
         LinkState::Downloading { .. } | LinkState::Uploading { .. } | LinkState::Skipped { .. } => None,
     });
     let wanted: BTreeMap<UniqueName, Flags> = named.collect();
-    if wanted.is_empty() {
-        return Ok(BTreeMap::new());
+    if !wanted.is_empty() {
+        found.append(&mut tokio::task::spawn_blocking(move || maildir.locate(&wanted)).await??);
     }
-    Ok(tokio::task::spawn_blocking(move || maildir.locate(&wanted)).await??)
+    Ok(found)
 }
 
 /// Returns the messages whose file was renamed to its name: whoever does that has written all of it.

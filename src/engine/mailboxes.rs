@@ -92,8 +92,13 @@ pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName
         pass.wants_all.set(true);
         return Ok(out);
     };
-    let (rows, renamings) = pass.db.read(|tx| Ok((tx.mailboxes()?, tx.renamings()?))).await?;
-    let rows: BTreeMap<MailboxName, Mailbox> = rows.into_iter().map(|m| (m.name.clone(), m)).collect();
+    let names: Vec<MailboxName> = changes.keys().cloned().collect();
+    let read = pass.db.read(move |tx| {
+        let rows = names.iter().map(|name| Ok(tx.mailbox_named(name)?.map(|row| (row.name.clone(), row))));
+        let rows = rows.filter_map(Result::transpose).collect::<Result<BTreeMap<_, _>, crate::db::Error>>()?;
+        Ok((rows, tx.renamings()?))
+    });
+    let (rows, renamings) = read.await?;
     if !renamings.is_empty() {
         pass.wants_all.set(true);
         return Ok(out);

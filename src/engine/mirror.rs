@@ -195,7 +195,7 @@ impl<'a> Mirror<'a> {
         }
         let (db, name, files) = (self.db()?, mailbox.clone(), files.clone());
         let read = db.read(move |tx| {
-            let Some(row) = tx.mailboxes()?.into_iter().find(|row| row.name == name) else { return Ok(true) };
+            let Some(row) = tx.mailbox_named(&name)? else { return Ok(true) };
             let names: Vec<_> = files.keys().map(|file| unique_of(file)).collect();
             Ok(news::is_news(&tx.links_of_names(row.id, &names)?, &files))
         });

@@ -328,13 +328,19 @@ impl Pass<'_> {
 
     /// Returns how the pass ended, once what is skipped is counted: everywhere, or in some mailboxes.
     async fn end(&self, among: Option<&BTreeMap<MailboxName, Change>>) -> Result<End, Error> {
-        let among = among.cloned();
-        let counts = move |name: &MailboxName| among.as_ref().is_none_or(|among| among.contains_key(name));
+        let among: Option<Vec<MailboxName>> = among.map(|among| among.keys().cloned().collect());
         let skipped = self
             .db
             .read(move |tx| {
                 let mut names = Vec::new();
-                for mailbox in tx.mailboxes()?.into_iter().filter(|mailbox| counts(&mailbox.name)) {
+                let rows = match among {
+                    None => tx.mailboxes()?,
+                    Some(among) => {
+                        let rows = among.iter().map(|name| tx.mailbox_named(name));
+                        rows.filter_map(Result::transpose).collect::<Result<_, _>>()?
+                    }
+                };
+                for mailbox in rows {
                     let kept = crate::model::SkipReason::Kept;
                     let counts =
                         |state: &LinkState| matches!(state, LinkState::Skipped { reason, .. } if *reason != kept);

@@ -203,7 +203,7 @@ impl Pass<'_> {
             return;
         }
         let (name, text) = (mailbox.clone(), error.to_string());
-        let write = self.db.commit(move |tx| match tx.mailboxes()?.into_iter().find(|row| row.name == name) {
+        let write = self.db.commit(move |tx| match tx.mailbox_named(&name)? {
             // Looked at whatever the numbers say: else nothing would take the words back.
             Some(row) => tx.update_mailbox(&db::Mailbox { problem: Some(text), must_scan: true, ..row }),
             None => Ok(()),
