@@ -1,6 +1,6 @@
-//! How soon the daemon carries over what happens, and what it costs while nothing does. It measures and judges nothing, and
-//! takes minutes: `POSTKEEP_SLOW_TESTS=1 cargo test --release --test it daemon_pace -- --nocapture`, with another number of
-//! messages in `POSTKEEP_MESSAGES`.
+//! How soon the daemon carries over what happens, and what it costs while nothing does. That it does so is judged, how soon
+//! is only told: `POSTKEEP_SLOW_TESTS=1 cargo test --release --test it daemon_pace -- --nocapture`, which takes minutes,
+//! with another number of messages in `POSTKEEP_MESSAGES`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,18 +12,11 @@ use crate::account::Account;
 use crate::crash::may_be_slow;
 use crate::daemon::{Daemon, NO_SWEEP, message, scene};
 
-/// How often each thing is made to happen.
-const TIMES: u32 = 100;
-
-/// How long nothing is made to happen.
-const IDLE: Duration = Duration::from_secs(30);
-
 #[test]
-fn pace() {
-    if !may_be_slow() {
-        return;
-    }
-    let messages = std::env::var("POSTKEEP_MESSAGES").map_or(100_000, |number| number.parse().unwrap());
+fn every_change_crosses() {
+    // How many messages there are, how often each thing is made to happen, and how long nothing is.
+    let (usual, times, idle) = if may_be_slow() { (100_000, 100, 30) } else { (300, 3, 1) };
+    let messages = std::env::var("POSTKEEP_MESSAGES").map_or(usual, |number| number.parse().unwrap());
     let (server, account) = scene(Profile::Full, NO_SWEEP);
     {
         let mut state = server.state();
@@ -40,7 +33,7 @@ fn pace() {
     println!("{messages} messages: first pass in {:?}, then {}", began.elapsed(), memory(&daemon));
 
     let arrivals = || listed(&account, "new").len();
-    measure(&daemon, "announced there, file here", || {
+    measure(&daemon, times, "announced there, file here", || {
         let known = arrivals();
         let began = Instant::now();
         server.state().append("INBOX", &message("arrives"), &[], 2000);
@@ -50,7 +43,7 @@ fn pace() {
     let mut files = listed(&account, "cur");
     files.sort();
     let mut files = files.into_iter();
-    measure(&daemon, "renamed here, flag there", || {
+    measure(&daemon, times, "renamed here, flag there", || {
         let path = files.next().unwrap();
         let began = Instant::now();
         let before = server.state().mailbox("INBOX").highest_mod_seq;
@@ -58,14 +51,14 @@ fn pace() {
         daemon.until("the flag", || server.state().mailbox("INBOX").highest_mod_seq > before);
         began.elapsed()
     });
-    measure(&daemon, "written here, message there", || {
+    measure(&daemon, times, "written here, message there", || {
         let known = server.state().mailbox("INBOX").messages.len();
         let began = Instant::now();
         account.deliver("INBOX", &message("written"));
         daemon.until("the message", || server.state().mailbox("INBOX").messages.len() > known);
         began.elapsed()
     });
-    measure(&daemon, "removed here, gone there", || {
+    measure(&daemon, times, "removed here, gone there", || {
         let path = files.next().unwrap();
         let known = server.state().mailbox("INBOX").messages.len();
         let began = Instant::now();
@@ -81,10 +74,9 @@ fn pace() {
     let daemon = Daemon::quiet(&account);
     rest(&daemon, &account);
     let (used, written, _) = (cpu(&daemon), bytes_written(&daemon), server.take_commands());
-    std::thread::sleep(IDLE);
+    std::thread::sleep(Duration::from_secs(idle));
     println!(
-        "idle for {} s: {}, {} ms of CPU, {} bytes written, commands {:?}",
-        IDLE.as_secs(),
+        "idle for {idle} s: {}, {} ms of CPU, {} bytes written, commands {:?}",
         memory(&daemon),
         10 * (cpu(&daemon) - used),
         bytes_written(&daemon) - written,
@@ -107,9 +99,9 @@ fn listed(account: &Account, part: &str) -> Vec<PathBuf> {
     files.map(|file| file.unwrap().path()).collect()
 }
 
-fn measure(daemon: &Daemon, what: &str, mut once: impl FnMut() -> Duration) {
+fn measure(daemon: &Daemon, times: u32, what: &str, mut once: impl FnMut() -> Duration) {
     let used = cpu(daemon);
-    let mut times: Vec<Duration> = (0..TIMES)
+    let mut took: Vec<Duration> = (0..times)
         .map(|_| {
             let time = once();
             // What the daemon does afterwards is not for the next one to wait for.
@@ -117,10 +109,10 @@ fn measure(daemon: &Daemon, what: &str, mut once: impl FnMut() -> Duration) {
             time
         })
         .collect();
-    times.sort();
-    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    took.sort();
+    let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)];
     // On a machine that others use, this says more.
-    let each = 10 * (cpu(daemon) - used) / u64::from(TIMES);
+    let each = 10 * (cpu(daemon) - used) / u64::from(times);
     println!(
         "{what}: median {:?}, p90 {:?}, p99 {:?}, most {:?}; {each} ms of CPU each",
         at(50),
