@@ -374,6 +374,11 @@ pub(super) fn watching(capabilities: &Capabilities, watched: &[String], poll: &s
     if watched.is_empty() {
         return Finding::ok("watch", format!("the daemon looks at every mailbox each {poll}, since watch is empty"));
     }
+    if capabilities.has("NOTIFY") {
+        let text =
+            format!("the daemon is told at once of changes in all mailboxes (NOTIFY), and looks at them each {poll}");
+        return Finding::ok("watch", text);
+    }
     if capabilities.has("IDLE") {
         let text = format!(
             "the daemon is told at once of changes in {} (IDLE), and looks at the rest each {poll}",

@@ -136,6 +136,7 @@ fn what_a_server_can_do_leads_to() {
         held(&strategy(&capabilities(names), quirks), mark, words);
     }
     let watched = ["INBOX".to_owned(), "Sent".to_owned()];
+    held(&watching(&capabilities("IDLE NOTIFY"), &watched, "5 minutes"), Mark::Ok, "all mailboxes (NOTIFY)");
     held(&watching(&capabilities("IDLE"), &watched, "5 minutes"), Mark::Ok, "INBOX, Sent (IDLE)");
     held(&watching(&capabilities("X"), &watched, "5 minutes"), Mark::Note, "each 5 minutes");
     held(&watching(&capabilities("IDLE"), &[], "5 minutes"), Mark::Ok, "watch is empty");
