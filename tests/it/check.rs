@@ -123,10 +123,10 @@ fn a_certificate_is_told_with_its_end_or_not_trusted() {
     assert_eq!(server.commands().len(), 0);
     fs::write(account.config(), format!("{config}tls_ca_file = {:?}\n", file.display().to_string())).unwrap();
     // The simulation's are made for ten years.
-    says(
-        &check(&account, &[], 0),
-        &["tls ok localhost has a certificate that can be trusted, until 20", "(3,649 days)"],
-    );
+    let found = check(&account, &[], 0);
+    says(&found, &["tls ok localhost has a certificate that can be trusted, until 20"]);
+    // And a few moments less, by now.
+    assert!(["(3,650 days)", "(3,649 days)"].iter().any(|days| found.contains(days)), "{found}");
 }
 
 #[test]

@@ -142,10 +142,7 @@ impl Daemon {
     /// Waits until the server tells it of changes, in all mailboxes or in as many as are watched.
     #[track_caller]
     pub fn watches(&self, account: &Account) {
-        self.until("the watch", || {
-            let live = self.live(account);
-            live["all_watched"] == true || live["watched"].as_array().is_some_and(|watched| !watched.is_empty())
-        });
+        self.until("the watch", || watched(&self.live(account)) > 0);
     }
 
     /// Waits until it has nothing to do.
@@ -200,4 +197,9 @@ pub const NO_SWEEP: &str = "poll_interval = \"1h\"";
 /// Returns a message.
 pub fn message(subject: &str) -> Vec<u8> {
     format!("Subject: {subject}\r\nMessage-ID: <{subject}@x>\r\n\r\n{subject}\r\n").into_bytes()
+}
+
+/// Returns of how many mailboxes the server tells a daemon, by what the status of its account says.
+pub fn watched(live: &serde_json::Value) -> usize {
+    if live["all_watched"] == true { usize::MAX } else { live["watched"].as_array().map_or(0, Vec::len) }
 }

@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::account::{Account, Remote};
 use crate::crash::may_be_slow;
-use crate::daemon::{Daemon, PATIENCE};
+use crate::daemon::{Daemon, PATIENCE, watched};
 use crate::histories::{Ledger, act_here, act_there, judge};
 use crate::random::Random;
 
@@ -187,7 +187,7 @@ impl Day {
     }
 
     fn disturb(&mut self, may_kill: bool) {
-        const COMMANDS: [&str; 10] = [
+        const COMMANDS: [&str; 11] = [
             "LIST",
             "SELECT",
             "SELECT",
@@ -198,6 +198,7 @@ impl Day {
             "UID MOVE",
             "UID EXPUNGE",
             "IDLE",
+            "NOTIFY",
         ];
         const PLACES: [At; 4] = [At::Before, At::Unanswered, At::Middle, At::After];
         let command = *self.random.of(&COMMANDS).unwrap();
@@ -327,7 +328,7 @@ impl Day {
         live["state"] == "watching"
             && live["waiting"] == 0
             && live["problem"].is_null()
-            && live["watched"].as_array().is_some_and(|watched| watched.len() == 2)
+            && watched(live) >= 2
     }
 
     fn run(mut self, faults: usize) {

@@ -83,7 +83,7 @@ fn a_full_disk_below_the_database_is_told_and_ridden_out() {
 fn a_database_that_another_program_has_locked_is_waited_for() {
     let (server, account) = scene(Profile::Full, NO_SWEEP);
     let daemon = Daemon::start_with(&account, &[HASTE]);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     daemon.rest(&account);
     let other = rusqlite::Connection::open(account.state_dir().join("a.sqlite3")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -148,7 +148,7 @@ fn another_network_is_noticed() {
     let (server, account) = scene(Profile::Full, NO_SWEEP);
     let daemon = Daemon::start(&account);
     let told = || daemon.log().matches("the network is another one").count();
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     daemon.rest(&account);
     // A route that leads nowhere else is no other network.
     ip("route add 198.51.100.0/24 dev lo");
@@ -158,7 +158,7 @@ fn another_network_is_noticed() {
     ip("address add 192.0.2.60/32 dev lo");
     ip("route replace 192.0.2.0/24 dev lo src 192.0.2.60");
     daemon.until("it notices", || told() == 1);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "NOTIFY"));
     let after: BTreeSet<u32> = server.commands().iter().map(|c| c.connection).collect();
     assert!(before.is_disjoint(&after), "it went on with connections of the old network: {before:?} {after:?}");
     server.state().append("INBOX", &message("a"), &[], 1000);

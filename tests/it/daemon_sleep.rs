@@ -62,7 +62,7 @@ fn connections_are_closed_while_the_machine_sleeps() {
     let (server, account) = scene(Profile::Full, NO_SWEEP);
     let daemon = Daemon::start_with(&account, &[("DBUS_SYSTEM_BUS_ADDRESS", &bus.address)]);
     daemon.until("it listens", || daemon.log().contains("logind tells when"));
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     daemon.rest(&account);
     let before = server.take_commands().len();
     assert!(before > 0 && server.signed_in() > 0);
@@ -83,7 +83,7 @@ fn connections_are_closed_while_the_machine_sleeps() {
 
     runtime.block_on(say(&logind, false));
     daemon.until_equal(&account, &server);
-    daemon.until("the watch", || server.commands().iter().any(|c| c.name == "IDLE"));
+    daemon.watches(&account);
     let told = |text: &str| daemon.log().matches(text).count();
     assert_eq!((told("while the machine sleeps"), told("the machine woke up")), (1, 1), "{}", daemon.log());
     assert!(server.violations().is_empty(), "{:?}", server.violations());

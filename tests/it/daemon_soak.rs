@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::account::{Account, Remote};
 use crate::crash::subject;
-use crate::daemon::{Daemon, PATIENCE, message};
+use crate::daemon::{Daemon, PATIENCE, message, watched};
 use crate::daemon_day::{HASTE, Size, size};
 use crate::dovecot::{Dovecot, PASSWORD, Profile};
 use crate::proxy::Fault;
@@ -121,7 +121,7 @@ impl Soak {
     }
 
     fn disturb(&mut self) {
-        const COMMANDS: [&str; 6] = ["SELECT", "UID FETCH", "UID STORE", "APPEND", "IDLE", "LIST"];
+        const COMMANDS: [&str; 7] = ["SELECT", "UID FETCH", "UID STORE", "APPEND", "IDLE", "NOTIFY", "LIST"];
         let command = *self.random.of(&COMMANDS).unwrap();
         let proxy = &self.dovecot.proxy;
         match self.random.below(4) {
@@ -147,7 +147,7 @@ impl Soak {
         }
         self.daemon.until("both are watched", || {
             let live = &self.daemon.ask(&self.account, "{\"command\":\"status\"}")["accounts"][0];
-            live["problem"].is_null() && live["watched"].as_array().is_some_and(|watched| watched.len() == 2)
+            live["problem"].is_null() && watched(live) >= 2
         });
         self.daemon.rest(&self.account);
     }
