@@ -3,23 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::answers::ask_for_uploads;
-use super::contact::contact;
 use super::flags::Mask;
 use super::moves::Part;
-use super::observe::{self, Observed, Peeked, Scanned, is_agreed_local, is_agreed_remote, is_void, raw_name};
-use super::op::{Op, Planned, Why};
+use super::observe::{self, Observed, Peeked, Scanned, is_agreed_local, is_agreed_remote};
+use super::op::Planned;
 use super::pass::Pass;
 use super::plan::{Answer, Policy, plan};
 use super::report::Here;
-use super::reuse::gives_uids_again;
+use super::there::{There, Wanted, look};
 use super::{Error, guard};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Counts, HoldCause, Mailbox, Tx};
-use crate::imap::Session;
 use crate::maildir::{Fate, Located, Maildir, Scan, Stamp, unique_of};
 use crate::model::{
-    Cursor, Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, Remote, RemoteEvidence, Uid, UidSet, UniqueName,
+    Doubt, Flags, GoneRemote, Link, LinkId, LinkState, Local, Remote, RemoteEvidence, Uid, UidSet, UniqueName,
 };
 
 /// A mailbox to look at.
@@ -151,7 +148,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     if job.gone {
         return examine_gone(pass, job).await;
     }
-    let Job { mut mailbox, maildir, changed_there, unseen, copies, here, unite, alone, .. } = job;
+    let Job { mailbox, maildir, changed_there, unseen, copies, here, unite, alone, .. } = job;
     let id = mailbox.id;
     // A clock that was wrong may have written a time that is still to come.
     let day_old = mailbox.listed_at.is_none_or(|at| !(0..=24 * 60 * 60).contains(&(pass.now() - at)));
@@ -186,57 +183,18 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         return Ok(None);
     }
 
-    // The disk is read while the server is asked.
-    let early = maildir.clone().filter(|_| look_here).map(|maildir| {
+    // The disk is read while the server is asked, unless the rows to compare it with are still to be made.
+    let has_base = mailbox.cursor.is_some() && !unite;
+    let early = maildir.clone().filter(|_| look_here && has_base).map(|maildir| {
         let db = pass.db.clone();
         tokio::spawn(async move { observe::read(&db, maildir, id).await })
     });
     let mut session = pass.pool.get().await?;
-    let result = async {
-        let session: &mut Session = &mut session;
-        let mut matched = 0;
-        let mut fresh = unite;
-        let observed = if look_there {
-            let before = mailbox.cursor;
-            if before.is_none() || unite {
-                matched = contact(session, &pass.db, &mut mailbox, maildir.clone(), unite, pass.now_ms()).await?;
-                fresh = true;
-            }
-            let observed = observe::observe(session, &pass.db, &mailbox, full).await?;
-            if alone && before.is_some_and(|before| before.uid_validity != observed.cursor.uid_validity) {
-                // It may be another mailbox, which has this name now.
-                pass.wants_all.set(true);
-                return Ok(None);
-            }
-            let void = match before {
-                None => false,
-                Some(_) if fresh => false,
-                Some(before) if is_void(&before, &observed.cursor) => true,
-                Some(_) => observed.full && gives_uids_again(session, &pass.db, &mailbox).await?,
-            };
-            match void {
-                true if hold.is_none() && goes_round(pass, &mailbox, &observed.cursor).await? => return Ok(None),
-                true => {
-                    tracing::warn!(mailbox = %mailbox.name, "numbers of the server hold no more, matched by content");
-                    matched = contact(session, &pass.db, &mut mailbox, maildir.clone(), unite, pass.now_ms()).await?;
-                    fresh = true;
-                    Some(observe::observe(session, &pass.db, &mailbox, true).await?)
-                }
-                false => Some(observed),
-            }
-        } else {
-            None
-        };
-        let selected = match &observed {
-            Some(observed) => observed.selected.clone(),
-            None => session.select(&raw_name(&mailbox)).await?,
-        };
-        let answers = ask_for_uploads(pass, session, &mailbox, maildir.as_ref().filter(|_| copies)).await?;
-        let again = ask_again(session, &mailbox, &due).await?;
-        Ok(Some((observed, selected, answers, matched, fresh, again)))
-    }
-    .await;
-    let Some((mut observed, selected, answers, matched, fresh, again)) = session.done(result)? else { return Ok(None) };
+    let wanted = Wanted { look: look_there, full, unite, alone, copies, approved: hold.is_some(), due: &due };
+    let result = look(pass, &mut session, mailbox, maildir.as_ref(), &wanted).await;
+    let Some(There { mailbox, mut observed, selected, answers, again, matched, fresh }) = session.done(result)? else {
+        return Ok(None);
+    };
     if let Some(observed) = &mut observed {
         observed.cursor.unseen = unseen;
     }
@@ -324,29 +282,6 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         gone: false,
         notes,
     }))
-}
-
-/// So many changes of UIDVALIDITY within a day are too many: the last of them is not followed.
-const RENUMBERINGS: u64 = 3;
-
-/// Holds a mailbox that the server renumbered again and again: each time both sides are matched anew and nothing is
-/// removed, so that a loop would cost much and undo every deletion. Returns whether it is held.
-async fn goes_round(pass: &Pass<'_>, mailbox: &Mailbox, now: &Cursor) -> Result<bool, Error> {
-    if mailbox.cursor.is_some_and(|before| before.uid_validity == now.uid_validity) {
-        return Ok(false);
-    }
-    let (id, name, since) = (mailbox.id, mailbox.name.clone(), pass.now_ms() - 24 * 60 * 60 * 1000);
-    let before = pass.db.read(move |tx| tx.renumberings_since(&name, since)).await?;
-    if before + 1 < RENUMBERINGS {
-        return Ok(false);
-    }
-    let why = format!(
-        "the server gave it other numbers (UIDVALIDITY) {RENUMBERINGS} times within 24 hours; nothing is done in it until \
-         that is approved"
-    );
-    pass.hold(&mailbox.name, 0, why.clone());
-    pass.db.commit(move |tx| tx.hold_mailbox(id, HoldCause::Renumbered, &why)).await?;
-    Ok(true)
 }
 
 /// Looks at the maildir of a mailbox that is gone from the server: what was mirrored is removed, the rest stays.
@@ -487,24 +422,6 @@ pub(super) fn is_deferred(link: &Link, now: i64) -> bool {
 fn is_awaited(link: &Link, now: i64) -> bool {
     // What was written here waits with the inode of its file.
     is_deferred(link, now) && link.inode.is_none()
-}
-
-/// Plans what was withheld by the server, and may be given now.
-async fn ask_again(session: &mut Session, mailbox: &Mailbox, due: &[Link]) -> Result<Vec<Planned>, Error> {
-    let uids: UidSet = due.iter().filter_map(Link::uid).collect();
-    if uids.is_empty() {
-        return Ok(Vec::new());
-    }
-    if session.selected().is_none_or(|s| s.raw != raw_name(mailbox)) {
-        session.select(&raw_name(mailbox)).await?;
-    }
-    let there = session.flags(&uids).await?;
-    let again = due.iter().filter_map(|link| {
-        let (uid, flags) = (link.uid()?, there.get(&link.uid()?)?.flags.clone());
-        let op = Op::Download { link: Some(link.id), uid, name: None, flags };
-        Some(Planned { op, why: Why::SkippedBefore })
-    });
-    Ok(again.collect())
 }
 
 fn notes(observed: Option<&Observed>, scanned: Option<&Scanned>) -> Vec<String> {

@@ -35,6 +35,7 @@ mod reuse;
 pub mod root;
 mod round;
 mod service;
+mod there;
 pub mod tree;
 mod visit;
 

@@ -325,10 +325,7 @@ impl Day {
 
     fn rests(&self) -> bool {
         let live = &self.daemon.ask(&self.account, "{\"command\":\"status\"}")["accounts"][0];
-        live["state"] == "watching"
-            && live["waiting"] == 0
-            && live["problem"].is_null()
-            && watched(live) >= 2
+        live["state"] == "watching" && live["waiting"] == 0 && live["problem"].is_null() && watched(live) >= 2
     }
 
     fn run(mut self, faults: usize) {
