@@ -1,7 +1,7 @@
 //! `postkeep demo`: a simulated Outlook.com, mirrored, with changes on both sides that cross.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::output::{self, Paint, harmless, many};
 use super::{Exit, Failure};
@@ -78,18 +78,21 @@ async fn first_pass(stage: &Stage, mirror: &Path, paint: Paint) -> Result<(), Fa
     Ok(())
 }
 
-/// Lets something happen on one side, makes a pass, and shows it on the other.
+/// Lets something happen on one side, makes a pass, and shows it on the other, and how long that took, with a new
+/// connection and its sign-in.
 async fn play(stage: &Stage, act: &Act, paint: Paint) -> Result<(), Failure> {
     let (from, to) = match act.side {
         Side::There => ("on the server", "here"),
         Side::Here => ("here", "on the server"),
     };
     output::print(&format!("  {from:>13}  {}\n", act.what))?;
+    let began = Instant::now();
     (act.perform)(stage)?;
     stage.pass().await?;
+    let took = began.elapsed().as_millis();
     let shown = (act.shows)(stage);
     let shown = shown.ok_or_else(|| Failure::from(Error(format!("this did not cross: {}", act.what))))?;
-    output::print(&format!("  {to:>13}  {}\n", paint.good(&harmless(&shown))))?;
+    output::print(&format!("  {to:>13}  {} after {took} ms\n", paint.good(&harmless(&shown))))?;
     Ok(())
 }
 

@@ -94,7 +94,91 @@ pub const ACTS: [Act; 10] = [
     },
 ];
 
-/// The mail that is there before anything happens: mailbox, sender, subject, flags.
+/// What a person has collected over time.
+pub(super) struct Collected {
+    /// The mailbox.
+    pub mailbox: &'static str,
+    /// How many messages; their subjects are numbered.
+    pub count: u32,
+    /// Who wrote them.
+    pub from: &'static str,
+    /// What they are about.
+    pub subject: &'static str,
+    /// What they say.
+    pub text: &'static str,
+    /// Each has a picture attached.
+    pub pictures: bool,
+}
+
+/// The mail that nothing happens to.
+pub(super) const COLLECTED: [Collected; 8] = [
+    Collected {
+        mailbox: "INBOX",
+        count: 70,
+        from: "Ann <ann@example.net>",
+        subject: "Lunch",
+        text: "Shall we meet at one, at the café?",
+        pictures: false,
+    },
+    Collected {
+        mailbox: "INBOX",
+        count: 50,
+        from: "The Choir <choir@example.org>",
+        subject: "Rehearsal",
+        text: "On Tuesday at eight. Bring the Fauré.",
+        pictures: false,
+    },
+    Collected {
+        mailbox: "Archive",
+        count: 90,
+        from: "Bob <bob@example.net>",
+        subject: "Minutes",
+        text: "Those who were there: Ann, Bob, Zoë.",
+        pictures: false,
+    },
+    Collected {
+        mailbox: "Sent",
+        count: 60,
+        from: "You <you@outlook.com>",
+        subject: "Re: Lunch",
+        text: "Gladly!",
+        pictures: false,
+    },
+    Collected {
+        mailbox: "Receipts/2025",
+        count: 30,
+        from: "Shop <orders@example.com>",
+        subject: "Your order",
+        text: "It cost 12,00 €, and is on its way.",
+        pictures: false,
+    },
+    Collected {
+        mailbox: "Travel/Zürich",
+        count: 12,
+        from: "Zoë <zoe@example.net>",
+        subject: "The lake",
+        text: "Look at this!",
+        pictures: true,
+    },
+    Collected {
+        mailbox: "Familie/Großeltern",
+        count: 24,
+        from: "Oma <oma@example.org>",
+        subject: "Grüße",
+        text: "Liebe Grüße aus dem Garten, mit einem Bild.",
+        pictures: true,
+    },
+    Collected {
+        mailbox: "日本",
+        count: 8,
+        from: "Yuki <yuki@example.org>",
+        subject: "Visit",
+        text: "お元気ですか。",
+        pictures: false,
+    },
+];
+
+/// The mail that something happens to: mailbox, sender, subject, flags.
 pub(super) const BEFORE: [(&str, &str, &str, &[&str]); 6] = [
     ("INBOX", "Bob <bob@example.net>", REPORT, &[]),
     ("INBOX", "The News <news@example.org>", NEWS, &["\\Seen"]),

@@ -12,12 +12,13 @@ use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 
 use super::Error;
-use super::acts::BEFORE;
-use super::message::{message, subject, with_lf};
+use super::acts::{BEFORE, COLLECTED, Collected};
+use super::message::{message, subject, with_lf, with_picture};
 use crate::auth::Login;
 use crate::config::{Account, Auth, Config, Filter, prepare_state_dir};
 use crate::engine;
 use crate::engine::report::{Counts, Options, Outcome, Pace, Progress};
+use crate::imap::modified_utf7;
 use crate::model::MailboxName;
 
 const EMAIL: &str = "you@outlook.com";
@@ -70,6 +71,7 @@ impl Stage {
         fs::write(&config_file, text).map_err(Error::doing("write the configuration"))?;
         let config = Config::load(Some(&config_file))?;
         let stage = Self { server, sign_in, private, config, stop, written: Cell::new(0) };
+        COLLECTED.iter().for_each(|collected| stage.collect(collected));
         for (mailbox, from, subject, flags) in BEFORE {
             stage.put_there(mailbox, from, subject, flags);
         }
@@ -184,7 +186,7 @@ impl Stage {
         for name in maildirs(root, root)? {
             let files = files(&root.join(&name))?;
             let messages = files.into_iter().map(|file| (file.bytes, file.letters));
-            tree.insert(name, sorted(messages));
+            tree.insert(on_the_wire(&name), sorted(messages));
         }
         Ok(tree)
     }
@@ -192,6 +194,28 @@ impl Stage {
 
 /// What is done, and seen, on the server.
 impl Stage {
+    fn collect(&self, collected: &Collected) {
+        let Collected { mailbox, count, from, subject, text, pictures } = collected;
+        let mailbox = on_the_wire(mailbox);
+        for n in 1..=*count {
+            let number = self.count();
+            let write = if *pictures { with_picture } else { message };
+            let bytes = write(number, from, &format!("{subject}, {n}"), text);
+            let flags: &[&str] = match n {
+                // The newest ones are still to be read.
+                n if n + 5 > *count => &[],
+                n if n % 11 == 0 => &["\\Flagged", "\\Seen"],
+                n if n % 4 == 0 => &["\\Answered", "\\Seen"],
+                _ => &["\\Seen"],
+            };
+            let mut state = self.server.state();
+            if !state.mailboxes.contains_key(&mailbox) {
+                state.create(&mailbox);
+            }
+            state.append(&mailbox, &bytes, flags, FIRST_DATE + i64::from(number));
+        }
+    }
+
     fn put_there(&self, mailbox: &str, from: &str, subject: &str, flags: &[&str]) {
         let number = self.count();
         let bytes = message(number, from, subject, "This is a message of the demonstration.");
@@ -404,6 +428,11 @@ fn make_maildir(maildir: &Path) -> Result<(), Error> {
 fn letters(flags: &BTreeSet<String>) -> String {
     let table = [("\\Draft", 'D'), ("\\Flagged", 'F'), ("\\Answered", 'R'), ("\\Seen", 'S'), ("\\Deleted", 'T')];
     table.iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, letter)| letter).collect()
+}
+
+/// Returns the name of a mailbox as the server has it.
+fn on_the_wire(name: &str) -> String {
+    String::from_utf8_lossy(&modified_utf7(name)).into_owned()
 }
 
 fn sorted(messages: impl Iterator<Item = (Vec<u8>, String)>) -> Vec<(Vec<u8>, String)> {

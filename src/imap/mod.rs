@@ -41,6 +41,7 @@ pub use fetch::{Body, Fetched, Seen, message_ids};
 pub use idle::IdleEnd;
 pub use list::{Listed, Lists, MailboxStatus, Role};
 pub use name::RawName;
+pub(crate) use name::encode as modified_utf7;
 pub use notify::News;
 pub use observe::{Listing, Observation};
 pub use quirks::{Habit, Quirks};

@@ -203,7 +203,7 @@ fn decode(bytes: &[u8]) -> Option<String> {
 }
 
 /// Encodes modified UTF-7 (RFC 3501 §5.1.3).
-fn encode(text: &str) -> Vec<u8> {
+pub(crate) fn encode(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut shifted: Vec<u8> = Vec::new();
     let unshift = |out: &mut Vec<u8>, shifted: &mut Vec<u8>| {

@@ -23,9 +23,10 @@ fn each_change_crosses_and_both_sides_are_the_same() {
     assert_eq!(complaints, "");
     assert!(text.contains("Signed in as you@outlook.com"), "{text}");
     assert_eq!(text.matches("on the server  ").count(), 10, "{text}");
-    assert!(text.ends_with("Both sides are the same: 7 messages in 8 mailboxes.\n"), "{text}");
+    assert_eq!(text.matches(" ms\n").count(), 10, "each tells how long it took: {text}");
+    assert!(text.ends_with("Both sides are the same: 351 messages in 12 mailboxes.\n"), "{text}");
     // The mirror stays, and nothing else does.
-    assert!(mirror.join("Archive/cur").is_dir());
+    assert!(mirror.join("Archive/cur").is_dir() && mirror.join("Familie/Großeltern/cur").is_dir());
     let left: Vec<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["mirror"]);
 }
