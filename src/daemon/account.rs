@@ -10,7 +10,7 @@ use super::agenda::{Agenda, Done, Work};
 use super::clock;
 use super::hooks::{Attention, Hooks};
 use super::live::{Board, State};
-use super::local::{self, Files};
+use super::local;
 use super::remote::{self, Told};
 use super::retry::{dice, wait};
 use crate::config::{Account, Filter};
@@ -19,7 +19,7 @@ use crate::engine::report::{
 };
 use crate::engine::{Error, Mirror};
 use crate::haste::shortened;
-use crate::maildir::{Fate, Happened};
+use crate::maildir::Fate;
 use crate::model::MailboxName;
 use crate::{db, engine};
 
@@ -28,8 +28,10 @@ use crate::{db, engine};
 pub(super) enum Event {
     /// A mailbox of the server changed, or a watcher says what it does.
     There(Told),
-    /// Files changed.
-    Here(Files),
+    /// This became of files: by their maildir, relative to the root, and their name.
+    Here(BTreeMap<PathBuf, BTreeMap<Vec<u8>, Fate>>),
+    /// Files are watched from now on, maybe in other maildirs than before.
+    HereWatched,
     /// Files cannot be watched: they are to be looked at from time to time.
     HereUnwatched,
     /// The machine was suspended, or has another network: all that is known of connections is void.
@@ -105,10 +107,10 @@ pub(super) struct Keeper {
 struct Loop<'a> {
     keeper: &'a Keeper,
     agenda: Agenda,
-    /// Files that changed and were not looked at yet.
-    files: BTreeMap<MailboxName, BTreeMap<Vec<u8>, Fate>>,
-    /// The mailboxes of the maildirs that are watched.
-    watched: BTreeMap<PathBuf, MailboxName>,
+    /// Files that changed and were not looked at yet, by their maildir.
+    files: BTreeMap<PathBuf, BTreeMap<Vec<u8>, Fate>>,
+    /// The mailboxes of maildirs, as far as they are known.
+    maildirs: BTreeMap<PathBuf, MailboxName>,
     asked: VecDeque<Ask>,
     failures: u32,
     /// The last failure: it is told once.
@@ -211,7 +213,7 @@ impl<'a> Loop<'a> {
             keeper,
             agenda,
             files: BTreeMap::new(),
-            watched: BTreeMap::new(),
+            maildirs: BTreeMap::new(),
             asked: VecDeque::new(),
             failures: 0,
             failure: None,
@@ -261,7 +263,18 @@ impl<'a> Loop<'a> {
         let now = clock::now();
         match event {
             Event::There(told) => self.take_told(told, now),
-            Event::Here(files) => self.take_files(files, now),
+            Event::Here(files) => {
+                for (maildir, files) in files {
+                    self.files.entry(maildir).or_default().extend(files);
+                }
+            }
+            Event::HereWatched => {
+                // They are watched only since now: what happened until now was not seen.
+                (self.look_here, self.files_told) = (None, true);
+                self.maildirs.clear();
+                self.agenda.mark_all(now);
+                self.keeper.board.set(|live| live.files_watched = true);
+            }
             Event::HereUnwatched => {
                 self.files_told = true;
                 self.look_here.get_or_insert(now + shortened(LOOK_HERE));
@@ -319,25 +332,6 @@ impl<'a> Loop<'a> {
         if self.look_here.is_none() { Change::THERE } else { Change::BOTH }
     }
 
-    fn take_files(&mut self, files: Files, now: Duration) {
-        let Files { happened: Happened { files, anything }, maildirs } = files;
-        if let Some(maildirs) = maildirs {
-            // They are watched only since now.
-            (self.look_here, self.files_told) = (None, true);
-            self.keeper.board.set(|live| live.files_watched = true);
-            self.watched = maildirs;
-        }
-        if anything {
-            self.agenda.mark_all(now);
-        }
-        for (path, files) in files {
-            if let Some(mailbox) = self.watched.get(&path) {
-                let known = self.files.entry(mailbox.clone()).or_default();
-                known.extend(files);
-            }
-        }
-    }
-
     /// Marks the mailboxes whose files were changed by somebody else.
     async fn sift(&mut self, mirror: &Mirror<'_>) -> Result<(), Error> {
         let now = clock::now();
@@ -347,7 +341,18 @@ impl<'a> Loop<'a> {
                 self.agenda.mark(mailbox, Change::HERE, now);
             }
         }
-        for (mailbox, files) in std::mem::take(&mut self.files) {
+        let files = std::mem::take(&mut self.files);
+        if files.keys().any(|path| !self.maildirs.contains_key(path)) {
+            match mirror.maildirs().await {
+                Ok(maildirs) => self.maildirs = maildirs,
+                Err(error) if is_fatal(&error) => return Err(error),
+                // Then whoever looks at everything finds out.
+                Err(_) => self.agenda.mark_all(now),
+            }
+        }
+        for (path, files) in files {
+            // Not every maildir is one of a mailbox's.
+            let Some(mailbox) = self.maildirs.get(&path).cloned() else { continue };
             match mirror.is_news(&mailbox, &files).await {
                 Ok(true) => {
                     tracing::debug!(account = self.keeper.account.name, %mailbox, "files changed");

@@ -1,7 +1,6 @@
 //! Watches the maildirs of an account, and says when they cannot be watched.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,47 +8,35 @@ use tokio::sync::mpsc;
 use super::account::Event;
 use crate::engine::Mirror;
 use crate::haste::shortened;
-use crate::maildir::{Happened, Watch};
-use crate::model::MailboxName;
+use crate::maildir::Watch;
 
 /// How long directories are left to come and go before they are watched anew.
 const CALM: Duration = Duration::from_millis(100);
 /// How long until it is tried again to watch what could not be watched.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What the loop is told of files.
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    /// What happened.
-    pub(super) happened: Happened,
-    /// The maildirs that are watched from now on, if these are others than before.
-    pub(super) maildirs: Option<BTreeMap<PathBuf, MailboxName>>,
-}
-
 /// Tells of changes for ever.
 pub(super) async fn watch(mirror: &Mirror<'_>, root: &Path, tell: &mpsc::UnboundedSender<Event>) {
     let mut said = None;
     loop {
-        let Some((watch, maildirs)) = begin(mirror, root, &mut said).await else {
+        let Some(watch) = begin(mirror, root, &mut said).await else {
             // Nobody listens when all ends.
             let _ = tell.send(Event::HereUnwatched);
             // Before the first pass there is no root.
             tokio::time::sleep(if root.exists() { shortened(AGAIN) } else { CALM }).await;
             continue;
         };
-        // What happened until now was not seen.
-        let happened = Happened { anything: true, ..Happened::default() };
-        let _ = tell.send(Event::Here(Files { happened, maildirs: Some(maildirs) }));
+        let _ = tell.send(Event::HereWatched);
         loop {
             match watch.next().await {
                 Ok(happened) if happened.anything => {
                     tokio::time::sleep(CALM).await;
                     break;
                 }
-                Ok(happened) => drop(tell.send(Event::Here(Files { happened, maildirs: None }))),
+                Ok(happened) => drop(tell.send(Event::Here(happened.files))),
                 Err(error) => {
                     tracing::warn!(%error, "the maildirs are watched anew");
-                    tokio::time::sleep(AGAIN).await;
+                    tokio::time::sleep(shortened(AGAIN)).await;
                     break;
                 }
             }
@@ -58,23 +45,15 @@ pub(super) async fn watch(mirror: &Mirror<'_>, root: &Path, tell: &mpsc::Unbound
 }
 
 /// Begins to watch; says once why that is not possible.
-async fn begin(
-    mirror: &Mirror<'_>,
-    root: &Path,
-    said: &mut Option<String>,
-) -> Option<(Watch, BTreeMap<PathBuf, MailboxName>)> {
-    let maildirs = mirror.maildirs().await;
-    let begun = match maildirs {
-        Ok(maildirs) => Watch::new(root, maildirs.keys()).map(|watch| (watch, maildirs)).map_err(|e| e.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    match begun {
-        Ok(begun) => {
+async fn begin(mirror: &Mirror<'_>, root: &Path, said: &mut Option<String>) -> Option<Watch> {
+    match mirror.watch().await {
+        Ok(watch) => {
             *said = None;
-            Some(begun)
+            watch
         }
         Err(_) if !root.exists() => None,
-        Err(text) => {
+        Err(error) => {
+            let text = error.to_string();
             if said.as_ref() != Some(&text) {
                 tracing::warn!(
                     maildir = %root.display(), error = text,

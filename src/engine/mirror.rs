@@ -20,7 +20,7 @@ use crate::config::{self, Account, Provider};
 use crate::db::{self, Db, Failure};
 use crate::haste::shortened;
 use crate::imap::{self, Connect, Quirks, Route, Tls};
-use crate::maildir::{Fate, Graveyard, Layout, Root, unique_of};
+use crate::maildir::{Fate, Graveyard, Layout, Root, Watch, unique_of};
 use crate::model::MailboxName;
 
 /// An account that this process has: nobody else writes to its database or its root until this is dropped.
@@ -169,6 +169,15 @@ impl<'a> Mirror<'a> {
     /// Those of the database.
     pub async fn approve(&self, what: &Approve) -> Result<Vec<Approved>, Error> {
         approve_in(&self.db()?, what).await
+    }
+
+    /// Watches all maildirs; `None` while there is no root.
+    ///
+    /// # Errors
+    /// Those of [`Watch::new`].
+    pub async fn watch(&self) -> Result<Option<Watch>, Error> {
+        let Some(root) = Root::open(&self.account.maildir, self.layout())? else { return Ok(None) };
+        Ok(Some(tokio::task::spawn_blocking(move || Watch::new(&root)).await??))
     }
 
     /// Returns the paths of all maildirs, relative to the root, with their mailboxes; none if there is no root.

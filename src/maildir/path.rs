@@ -18,6 +18,22 @@ pub enum Layout {
     PlusPlus,
 }
 
+impl Layout {
+    /// Tells whether there may be mailboxes in the directory at a path below the root.
+    pub(super) fn goes_on(self, path: &Path) -> bool {
+        match self {
+            Self::Nested => path.components().count() < DEEPEST,
+            Self::PlusPlus => path.as_os_str().is_empty(),
+        }
+    }
+
+    /// Tells whether a directory with this name may be a mailbox's, or lead to one.
+    pub(super) fn is_way(self, name: &[u8]) -> bool {
+        let (own, hidden) = (matches!(name, b"cur" | b"new" | b"tmp"), name.starts_with(b"."));
+        !own && hidden == (self == Self::PlusPlus)
+    }
+}
+
 /// Stands for a component that is empty, and before the hash of a name that was too long. No escape begins with it.
 const MARK: &str = "%~";
 
@@ -28,7 +44,7 @@ const LONGEST_NAME: usize = 255;
 const LONGEST_PATH: usize = 2048;
 
 /// How deep mailboxes lie below the root.
-pub(super) const DEEPEST: usize = 32;
+const DEEPEST: usize = 32;
 
 /// Returns the path of a mailbox, relative to the root; two names never have the same.
 pub(super) fn path_of(layout: Layout, name: &MailboxName) -> PathBuf {

@@ -1,7 +1,7 @@
 //! An account's root: where its maildirs are, and which.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::error::failed;
 use super::name::as_path;
-use super::path::{DEEPEST, Layout};
+use super::path::Layout;
 use super::store::{Condition, condition};
 use super::witness::Witness;
 use super::{Error, Graveyard, Maildir, Marker, RemoveJob, marker, path, sys};
@@ -116,7 +116,22 @@ impl Root {
 
     /// Returns the path of every maildir, whole or not, in order.
     fn maildirs(&self) -> Result<Vec<PathBuf>, Error> {
-        let (mut found, mut open) = (Vec::new(), vec![PathBuf::new()]);
+        let mut found = Vec::new();
+        self.walk(|path, directory| {
+            match condition(directory).map_err(failed("look into", &self.path.join(path)))? {
+                Condition::Whole | Condition::Lacks(_) => found.push(path.to_owned()),
+                Condition::Absent => {}
+            }
+            Ok(())
+        })?;
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Visits each directory that may be a mailbox's or lead to one, with its path below the root: first it is visited,
+    /// then it is listed.
+    pub(super) fn walk(&self, mut visit: impl FnMut(&Path, BorrowedFd<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let mut open = vec![PathBuf::new()];
         while let Some(path) = open.pop() {
             let full = self.path.join(&path);
             let directory = match sys::open_directory(self.directory.as_fd(), &path) {
@@ -125,27 +140,17 @@ impl Root {
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 Err(error) => return Err(failed("open", &full)(error)),
             };
-            match condition(directory.as_fd()).map_err(failed("look into", &full))? {
-                Condition::Whole | Condition::Lacks(_) => found.push(path.clone()),
-                Condition::Absent => {}
-            }
-            let deeper = match self.layout {
-                Layout::Nested => path.components().count() < DEEPEST,
-                Layout::PlusPlus => path.as_os_str().is_empty(),
-            };
-            if deeper {
+            visit(&path, directory.as_fd())?;
+            if self.layout.goes_on(&path) {
                 let each = |entry: sys::Listed<'_>| {
-                    let own = matches!(entry.name, b"cur" | b"new" | b"tmp");
-                    let hidden = entry.name.starts_with(b".");
-                    if entry.kind == FileType::Directory && !own && hidden == (self.layout == Layout::PlusPlus) {
+                    if entry.kind == FileType::Directory && self.layout.is_way(entry.name) {
                         open.push(path.join(as_path(entry.name)));
                     }
                 };
                 sys::list(directory.as_fd(), each).map_err(failed("list", &full))?;
             }
         }
-        found.sort_unstable();
-        Ok(found)
+        Ok(())
     }
 
     /// Tells whether there is anything at a path below the root.

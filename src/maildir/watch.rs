@@ -11,6 +11,8 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
+use super::{Error, Root};
+
 /// What became of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
@@ -36,7 +38,7 @@ pub struct Happened {
 #[derive(Debug)]
 pub struct Watch {
     inotify: AsyncFd<OwnedFd>,
-    /// The maildirs whose `new` or `cur` are watched, and, without one, directories that maildirs are in.
+    /// The maildirs whose `new` or `cur` are watched, and, without one, directories that maildirs are or come to be in.
     places: BTreeMap<i32, Option<PathBuf>>,
 }
 
@@ -44,39 +46,39 @@ pub struct Watch {
 const BUFFER: usize = 16 * 1024;
 
 impl Watch {
-    /// Watches a root and these maildirs in it, relative to it. What happened until now was not seen: whoever looks, looks
-    /// after this.
+    /// Watches all maildirs of a root, and every directory in which one may come to be. What happened until now was not
+    /// seen: whoever looks, looks after this.
     ///
     /// # Errors
     /// The system's, where there may be no more watchers (`fs.inotify.max_user_instances`) or watches
-    /// (`fs.inotify.max_user_watches`).
-    pub fn new<'a>(root: &Path, maildirs: impl Iterator<Item = &'a PathBuf>) -> io::Result<Self> {
-        let inotify = crate::readiness::readable(inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?)?;
+    /// (`fs.inotify.max_user_watches`), and those of listing.
+    pub fn new(root: &Root) -> Result<Self, Error> {
+        let begun = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(io::Error::from);
+        let inotify = begun.and_then(crate::readiness::readable).map_err(unwatched(root.path()))?;
         let mut watch = Self { inotify, places: BTreeMap::new() };
-        watch.add(root, None)?;
+        // Each is watched before it is listed, so that what is made in it meanwhile is either listed or told. A maildir
+        // that is only half made is told of when the rest of it comes.
+        root.walk(|path, _| {
+            let full = root.path().join(path);
+            watch.add(&full, None)?;
+            ["new", "cur"].iter().try_for_each(|part| watch.add(&full.join(part), Some(path.to_owned())))
+        })?;
+        // Nothing would ever be told.
         if watch.places.is_empty() {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        for maildir in maildirs {
-            for above in maildir.ancestors().filter(|above| !above.as_os_str().is_empty()) {
-                watch.add(&root.join(above), None)?;
-            }
-            for part in ["new", "cur"] {
-                watch.add(&root.join(maildir).join(part), Some(maildir.clone()))?;
-            }
+            return Err(unwatched(root.path())(io::ErrorKind::NotFound.into()));
         }
         Ok(watch)
     }
 
-    fn add(&mut self, path: &Path, place: Option<PathBuf>) -> io::Result<()> {
+    fn add(&mut self, path: &Path, place: Option<PathBuf>) -> Result<(), Error> {
         let names = WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::CREATE;
         let itself = WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF | WatchFlags::ONLYDIR;
         // A file that is written in place is one when it is closed.
         match inotify::add_watch(self.inotify.get_ref(), path, names | itself | WatchFlags::CLOSE_WRITE) {
             Ok(number) => drop(self.places.insert(number, place)),
-            // Gone again: whoever listed it finds that out.
+            // Not there, or gone again: that is seen in the directory above.
             Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(unwatched(path)(error.into())),
         }
         Ok(())
     }
@@ -114,6 +116,12 @@ impl Watch {
     }
 }
 
+/// Returns the error of what could not be watched. No room for one more watch is none of the disk's.
+fn unwatched(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
+    let path = path.to_owned();
+    move |source| Error::Io { what: "watch", path, source }
+}
+
 /// As many events are told in one go, or a few more.
 const MOST: usize = 512;
 
@@ -140,11 +148,16 @@ fn note(happened: &mut Happened, event: &inotify::Event<'_>, places: &BTreeMap<i
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::maildir::Layout;
     use std::fs;
 
     fn maildir(root: &Path, name: &str) -> PathBuf {
         ["tmp", "new", "cur"].iter().for_each(|part| fs::create_dir_all(root.join(name).join(part)).unwrap());
         root.join(name)
+    }
+
+    fn watch(root: &Path) -> Watch {
+        Watch::new(&Root::open(root, Layout::Nested).unwrap().unwrap()).unwrap()
     }
 
     fn files(files: &[(&str, Fate)]) -> Happened {
@@ -156,7 +169,7 @@ mod tests {
     async fn what_happens_to_files_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let inbox = maildir(dir.path(), "INBOX");
-        let watch = Watch::new(dir.path(), [PathBuf::from("INBOX")].iter()).unwrap();
+        let watch = watch(dir.path());
         fs::write(inbox.join("tmp/a"), "x").unwrap();
         fs::write(dir.path().join(".postkeep"), "x").unwrap();
         fs::rename(inbox.join("tmp/a"), inbox.join("new/a")).unwrap();
@@ -180,11 +193,25 @@ mod tests {
         ];
         for deed in deeds {
             let dir = tempfile::tempdir().unwrap();
-            let maildirs = ["INBOX", "Lists/rust"].map(PathBuf::from);
-            maildirs.iter().for_each(|path| drop(maildir(dir.path(), path.to_str().unwrap())));
-            let watch = Watch::new(dir.path(), maildirs.iter()).unwrap();
+            ["INBOX", "Lists/rust"].iter().for_each(|path| drop(maildir(dir.path(), path)));
+            let watch = watch(dir.path());
             deed(dir.path());
             assert!(watch.next().await.unwrap().anything);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_maildir_that_is_half_made_is_told_of_when_it_is_whole() {
+        for (made, rest) in
+            [(&[][..], &["tmp", "new", "cur"][..]), (&["tmp"], &["new", "cur"]), (&["tmp", "new"], &["cur"])]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let list = dir.path().join("Lists/rust");
+            fs::create_dir_all(&list).unwrap();
+            made.iter().for_each(|part| fs::create_dir(list.join(part)).unwrap());
+            let watch = watch(dir.path());
+            rest.iter().for_each(|part| fs::create_dir(list.join(part)).unwrap());
+            assert!(watch.next().await.unwrap().anything, "{made:?}");
         }
     }
 
@@ -192,7 +219,7 @@ mod tests {
     async fn a_storm_is_told_whole() {
         let dir = tempfile::tempdir().unwrap();
         let inbox = maildir(dir.path(), "INBOX");
-        let watch = Watch::new(dir.path(), [PathBuf::from("INBOX")].iter()).unwrap();
+        let watch = watch(dir.path());
         (0..2000).for_each(|n| fs::write(inbox.join(format!("new/{n}")), "").unwrap());
         let mut seen = 0;
         while seen < 2000 {

@@ -78,6 +78,22 @@ fn new_mailboxes_are_made_on_the_other_side() {
 
 /// To look at one of them alone would be to take what the other has for new.
 #[test]
+fn a_mailbox_that_is_made_slowly_is_watched_once_it_is_whole() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let daemon = Daemon::start(&account);
+    daemon.watches(&account);
+    for part in ["tmp", "new", "cur"] {
+        fs::create_dir_all(account.mailbox("Lists/rust").join(part)).unwrap();
+        // Until then the directories have been watched anew.
+        daemon.rest(&account);
+    }
+    account.deliver("Lists/rust", &message("a"));
+    let uploaded = || server.state().mailboxes.get("Lists/rust").is_some_and(|there| there.messages.len() == 1);
+    daemon.until("the upload", uploaded);
+    daemon.until_equal(&account, &server);
+}
+
+#[test]
 fn mailboxes_that_change_places_do_so_on_the_other_side() {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     let (server, account) = scene(Profile::Full, "poll_interval = \"1s\"");
