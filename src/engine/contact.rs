@@ -21,9 +21,11 @@ use crate::model::{
 /// seconds.
 const MAY_COME: i64 = 60 * 60;
 
-/// Pairs both sides by content and writes the new base down, in one commit; returns how many pairs there are.
+/// Pairs both sides by content and writes the new base down, in one commit; returns how many pairs there are, and what was
+/// seen of the server, all of it, to be compared with that base.
 ///
-/// Afterwards the cursor stands at the beginning of the epoch: everything is named by the next observation.
+/// Afterwards the cursor stands at the beginning of the epoch: where what was seen comes to nothing, the next observation
+/// names everything again.
 pub(super) async fn contact(
     session: &mut Session,
     db: &Db,
@@ -31,7 +33,7 @@ pub(super) async fn contact(
     maildir: Option<Arc<Maildir>>,
     unite: bool,
     now_ms: i64,
-) -> Result<u64, Error> {
+) -> Result<(u64, Observation), Error> {
     let id = mailbox.id;
     let mut old: Vec<Link> = Vec::new();
     if mailbox.cursor.is_some() || unite {
@@ -47,20 +49,18 @@ pub(super) async fn contact(
     }
     let known: BTreeMap<UniqueName, Link> =
         old.iter().filter_map(|link| Some((link.name()?.clone(), link.clone()))).collect();
-    let files = match maildir {
+    // The disk is read while the server lists.
+    let read = maildir.map(|maildir| {
+        let known = known.clone();
+        tokio::task::spawn_blocking(move || unbound(&maildir, &maildir.scan()?, &known))
+    });
+    let observation = session.observe(&raw_name(mailbox), None, true).await?;
+    let files = match read {
         None => BTreeMap::new(),
-        Some(maildir) => {
-            let known = known.clone();
-            tokio::task::spawn_blocking(move || unbound(&maildir, &maildir.scan()?, &known)).await??
-        }
+        Some(read) => read.await??,
     };
-    let (uid_validity, there, pairs) = if files.is_empty() {
-        (session.select(&raw_name(mailbox)).await?.uid_validity, BTreeMap::new(), Vec::new())
-    } else {
-        let observation = session.observe(&raw_name(mailbox), None, true).await?;
-        let pairs = pair(session, &observation, &files).await?;
-        (observation.cursor.uid_validity, observation.messages, pairs)
-    };
+    let pairs = if files.is_empty() { Vec::new() } else { pair(session, &observation, &files).await? };
+    let (uid_validity, there) = (observation.cursor.uid_validity, &observation.messages);
 
     let mut links: Vec<NewLink> = Vec::new();
     for (seen, name) in &pairs {
@@ -118,7 +118,7 @@ pub(super) async fn contact(
         Ok(())
     })
     .await?;
-    Ok(count)
+    Ok((count, observation))
 }
 
 /// Returns what of an old link does not depend on the numbers of the server: an upload that may have happened, and what

@@ -108,7 +108,8 @@ pub(super) fn is_void(before: &Cursor, now: &Cursor) -> bool {
         || back((before.highest_mod_seq, now.highest_mod_seq))
 }
 
-async fn compare_remote(
+/// Compares what was seen of the server with the base.
+pub(super) async fn compare_remote(
     session: &mut Session,
     db: &Db,
     mailbox: &Mailbox,

@@ -64,11 +64,13 @@ pub(super) async fn look(
     let (mut matched, mut fresh, mut observed) = (0, wanted.unite, None);
     if wanted.look {
         let before = mailbox.cursor;
+        let mut seen;
         if before.is_none() || wanted.unite {
-            matched = contact(session, &pass.db, &mut mailbox, maildir.cloned(), wanted.unite, pass.now_ms()).await?;
+            (matched, seen) = begin_anew(pass, session, &mut mailbox, maildir, wanted.unite).await?;
             fresh = true;
+        } else {
+            seen = observe::observe(session, &pass.db, &mailbox, wanted.full).await?;
         }
-        let mut seen = observe::observe(session, &pass.db, &mailbox, wanted.full).await?;
         if wanted.alone && before.is_some_and(|before| before.uid_validity != seen.cursor.uid_validity) {
             // It may be another mailbox, which has this name now.
             pass.wants_all.set(true);
@@ -85,9 +87,8 @@ pub(super) async fn look(
                 return Ok(None);
             }
             tracing::warn!(mailbox = %mailbox.name, "numbers of the server hold no more, matched by content");
-            matched = contact(session, &pass.db, &mut mailbox, maildir.cloned(), wanted.unite, pass.now_ms()).await?;
+            (matched, seen) = begin_anew(pass, session, &mut mailbox, maildir, wanted.unite).await?;
             fresh = true;
-            seen = observe::observe(session, &pass.db, &mailbox, true).await?;
         }
         observed = Some(seen);
     }
@@ -98,6 +99,18 @@ pub(super) async fn look(
     let answers = ask_for_uploads(pass, session, &mailbox, maildir.filter(|_| wanted.copies)).await?;
     let again = ask_again(session, &mailbox, wanted.due).await?;
     Ok(Some(There { mailbox, observed, selected, answers, again, matched, fresh }))
+}
+
+/// Makes a new base for a mailbox; returns how many messages were paired, and how the server differs from it.
+async fn begin_anew(
+    pass: &Pass<'_>,
+    session: &mut Session,
+    mailbox: &mut Mailbox,
+    maildir: Option<&Arc<Maildir>>,
+    unite: bool,
+) -> Result<(u64, Observed), Error> {
+    let (matched, seen) = contact(session, &pass.db, mailbox, maildir.cloned(), unite, pass.now_ms()).await?;
+    Ok((matched, observe::compare_remote(session, &pass.db, mailbox, seen).await?))
 }
 
 /// So many changes of UIDVALIDITY within a day are too many: the last of them is not followed.

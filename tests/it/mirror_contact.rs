@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+
+use postkeep_sim::Command;
 
 use crate::dovecot::{PASSWORD, Profile};
 use crate::mirror::{Host, Kind, World, everywhere, letters, on_sims};
@@ -24,7 +25,7 @@ fn database(world: &World<'_>) -> Vec<std::path::PathBuf> {
 }
 
 fn copy_tree(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(status.success());
 }
 
@@ -72,6 +73,10 @@ fn a_lost_database_costs_nothing() {
             // That both sides have been united is worth telling, once.
             let output = world.sync(i32::from(!marker_too));
             assert_eq!(output.stdout.contains("united by content"), !marker_too, "{}", output.stdout);
+            let log = world.log();
+            let lists = |c: &&Command| c.name == "UID FETCH" && c.args.starts_with("1:* (") && !c.args.contains("BODY");
+            let lists: Vec<_> = log.iter().filter(lists).map(ToString::to_string).collect();
+            assert_eq!(lists.len(), 2, "each mailbox is to be listed once: {lists:?}");
             world.assert_no_transfer();
             world.assert_mirrored();
             let flags = world.flags("INBOX");
@@ -189,7 +194,7 @@ fn mbsync(world: &World<'_>) {
         dir = dir.display()
     );
     fs::write(dir.join("rc"), config).unwrap();
-    let output = Command::new("mbsync").arg("-c").arg(dir.join("rc")).arg("c").output().unwrap();
+    let output = std::process::Command::new("mbsync").arg("-c").arg(dir.join("rc")).arg("c").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
