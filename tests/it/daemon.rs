@@ -165,8 +165,11 @@ impl Daemon {
     #[track_caller]
     pub fn until_equal(&self, account: &Account, server: &Server) {
         let until = Instant::now() + PATIENCE;
+        let mut looked = Instant::now();
         while account.differs(Remote::Sim(server)) && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
+            // To look all the time would hold up what is waited for.
+            std::thread::sleep(looked.elapsed().max(Duration::from_millis(5)));
+            looked = Instant::now();
         }
         if account.differs(Remote::Sim(server)) {
             println!("{}", self.log());

@@ -7,7 +7,7 @@ use postkeep_sim::Profile;
 use crate::daemon::{Daemon, NO_SWEEP, message, scene};
 
 /// How large a large message is, in bytes.
-const LARGE: usize = 32 << 20;
+const LARGE: usize = 16 << 20;
 
 /// Returns a message of that size.
 fn large(subject: &str) -> Vec<u8> {
