@@ -59,34 +59,22 @@ impl Tx<'_> {
         self.write_link("write a link", sql, id.0, &NewLink { state, content, internal_date, inode })
     }
 
-    /// Writes down that a download is done: everything but the UID and the name, which stay, so that no index is
-    /// written but that of the unfinished.
+    /// Writes down that downloads are done, as they were begun. Links that were added together are changed together, and
+    /// no index is written but that of the unfinished.
     ///
     /// # Errors
-    /// As [`Tx::set_link`]; also if the link is not downloading, or not with this UID and name.
-    pub fn complete_link(&self, link: &Link) -> Result<(), Error> {
-        let what = "write a delivered message";
-        let state = State::from(&link.state);
-        let content = Content::of(link.content.as_ref()).map_err(|error| self.error(error, what))?;
-        let sql = "UPDATE link SET state = ?4, flags = ?5, keywords = ?6, digest = ?7, header = ?8, size = ?9, \
-                   internal_date = ?10, inode = ?11 WHERE id = ?1 AND state = 1 AND uid IS ?2 AND name IS ?3";
-        self.execute_one(
-            what,
-            sql,
-            params![
-                link.id,
-                state.uid,
-                state.name,
-                state.stage as u8,
-                state.bits(),
-                state.keywords(),
-                content.digest,
-                content.header,
-                content.size,
-                link.internal_date,
-                link.inode.map(u64::cast_signed),
-            ],
-        )
+    /// Those of [`Tx`]; also if one of them is not downloading.
+    pub fn complete_links(&self, ids: &[LinkId]) -> Result<(), Error> {
+        let sql = "UPDATE link SET state = 0 WHERE id BETWEEN ?1 AND ?2 AND state = 1";
+        for run in ids.chunk_by(|a, b| b.0 == a.0 + 1) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let what = "write delivered messages";
+            let changed = self.execute(what, sql, (first, last))?;
+            if changed != run.len() {
+                return Err(self.error(rusqlite::Error::StatementChangedRows(changed), what));
+            }
+        }
+        Ok(())
     }
 
     /// Writes the flags of a link that both sides have.

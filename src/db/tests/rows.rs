@@ -124,7 +124,7 @@ fn what_is_gone_cannot_be_changed() {
         tx.delete_link(id).unwrap();
         tx.delete_link(id).unwrap();
         assert!(matches!(tx.set_link(&link(id, synced(1))), Err(Error::Sqlite { .. })));
-        assert!(matches!(tx.complete_link(&link(id, synced(1))), Err(Error::Sqlite { .. })));
+        assert!(matches!(tx.complete_links(&[id]), Err(Error::Sqlite { .. })));
         assert!(matches!(tx.set_flags(id, &flags(1, "")), Err(Error::Sqlite { .. })));
         // An inode is a hint.
         tx.set_inode(id, 5).unwrap();
@@ -134,25 +134,27 @@ fn what_is_gone_cannot_be_changed() {
 }
 
 #[test]
-fn a_download_is_completed_under_its_uid_and_name() {
+fn downloads_are_completed_as_they_were_begun() {
     fresh(|tx| {
         let m = mailbox(tx, "INBOX");
-        let LinkState::Synced { uid: u, name: n, .. } = synced(7).state else { unreachable!() };
-        let begun = LinkState::Downloading { uid: u, name: n.clone(), flags: flags(1, "a") };
-        let id = tx.insert_link(m, &new(begun)).unwrap();
-        let other = tx.insert_link(m, &synced(8)).unwrap();
-        let done = link(id, synced(7));
-        for state in [
-            LinkState::Synced { uid: uid(9), name: n.clone(), flags: flags(16, "") },
-            LinkState::Synced { uid: u, name: name("other"), flags: flags(16, "") },
-            LinkState::Uploading { name: n, flags: flags(16, ""), uid_next: u, since: 1 },
-        ] {
-            assert!(matches!(tx.complete_link(&Link { state, ..done.clone() }), Err(Error::Sqlite { .. })));
+        let begin = |n: u32| {
+            let LinkState::Synced { uid, name, flags } = synced(n).state else { unreachable!() };
+            let begun = NewLink { state: LinkState::Downloading { uid, name, flags }, ..synced(n) };
+            tx.insert_link(m, &begun).unwrap()
+        };
+        let ids: Vec<LinkId> = (1..=3).map(begin).collect();
+        let agreed = tx.insert_link(m, &synced(4)).unwrap();
+        let last = begin(5);
+        tx.complete_links(&[ids[0], ids[1], last]).unwrap();
+        assert!(matches!(tx.link(ids[2]).unwrap().unwrap().state, LinkState::Downloading { .. }));
+        tx.complete_links(&[ids[2]]).unwrap();
+        let done = (1..).zip([ids[0], ids[1], ids[2], agreed, last]).map(|(n, id)| link(id, synced(n)));
+        found_all(tx, m, &done.collect::<Vec<_>>());
+        tx.complete_links(&[]).unwrap();
+        // These are no downloads, or no more.
+        for none in [&[agreed][..], &[ids[0]], &[ids[1], ids[2]]] {
+            assert!(matches!(tx.complete_links(none), Err(Error::Sqlite { .. })));
         }
-        tx.complete_link(&done).unwrap();
-        found_all(tx, m, &[done.clone(), link(other, synced(8))]);
-        // It was completed: this is no download any more.
-        assert!(matches!(tx.complete_link(&done), Err(Error::Sqlite { .. })));
     });
 }
 

@@ -318,7 +318,7 @@ struct Finisher {
     name: MailboxName,
     meter: Meter,
     /// Delivered, but not yet written down as such.
-    unfinished: Vec<(Link, Entry)>,
+    unfinished: Vec<(LinkId, Entry)>,
 }
 
 impl Finisher {
@@ -341,7 +341,7 @@ impl Finisher {
                 let state = LinkState::Downloading { uid: a.uid, name: a.name.clone(), flags: a.flags.clone() };
                 // The content tells later whether the file that has this name is still the one.
                 let (content, internal_date) = (Some(a.content), Some(a.internal_date));
-                (a.wanted.link, NewLink { state, content, internal_date, inode: None })
+                (a.wanted.link, NewLink { state, content, internal_date, inode: Some(a.inode) })
             })
             .collect();
         let ids = self.commit(intents)?;
@@ -357,15 +357,11 @@ impl Finisher {
             if taken.contains(&arrived.name) {
                 continue;
             }
-            let Arrived { uid, name, flags, content, internal_date, inode, path, wanted } = arrived;
+            let Arrived { uid, flags, path, wanted, .. } = arrived;
             self.meter.changed(if flags.is_empty() { Deed::Arrived } else { Deed::Added }, path, None);
             let Wanted { link, name: kept, why } = wanted;
-            let op = Op::Download { link, uid, name: kept, flags: flags.clone() };
-            let entry = entry(&self.name, &Planned { op, why }, None);
-            let state = LinkState::Synced { uid, name, flags };
-            let link =
-                Link { id, state, content: Some(content), internal_date: Some(internal_date), inode: Some(inode) };
-            self.unfinished.push((link, entry));
+            let op = Op::Download { link, uid, name: kept, flags };
+            self.unfinished.push((id, entry(&self.name, &Planned { op, why }, None)));
         }
         Ok(())
     }
@@ -378,10 +374,8 @@ impl Finisher {
         }
         let mailbox = self.mailbox;
         Ok(self.db.commit_now(move |tx| {
-            for (link, entry) in &done {
-                tx.complete_link(link)?;
-                tx.journal(entry)?;
-            }
+            tx.complete_links(&done.iter().map(|(link, _)| *link).collect::<Vec<_>>())?;
+            done.iter().try_for_each(|(_, entry)| tx.journal(entry))?;
             let mut ids = Vec::with_capacity(intents.len());
             for (id, new) in intents {
                 ids.push(match id {
