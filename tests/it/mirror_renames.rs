@@ -58,12 +58,12 @@ fn inodes(world: &World<'_>) -> BTreeMap<String, u64> {
 
 #[test]
 fn names_that_change_places_are_followed_without_a_transfer() {
-    let hosts = Cell::new(0);
+    let hosts = Cell::new(0_usize);
     everywhere(|host| {
         let host_number = hosts.replace(hosts.get() + 1);
         for (row, (renames, expected)) in ROWS.into_iter().enumerate() {
             // Each kind of server has every row, on one of both sides; the next kind has it on the other.
-            let side = if (host_number + row) % 2 == 0 { Side::There } else { Side::Here };
+            let side = if (host_number + row).is_multiple_of(2) { Side::There } else { Side::Here };
             let world = world(host);
             let before = inodes(&world);
             rename(&world, side, renames);
