@@ -19,6 +19,7 @@ use crate::engine::report::{
 };
 use crate::engine::{Error, Mirror};
 use crate::haste::shortened;
+use crate::imap::Stir;
 use crate::maildir::Fate;
 use crate::model::MailboxName;
 use crate::{db, engine};
@@ -313,8 +314,11 @@ impl<'a> Loop<'a> {
                 self.agenda.mark(&mailbox, self.there(), now);
                 self.keeper.board.set(|live| live.watched.push(mailbox.to_string()));
             }
-            Told::Changed(None) => self.agenda.mark_all(now),
-            Told::Changed(Some(mailbox)) => self.agenda.mark(&mailbox, self.there(), now),
+            Told::Changed(None, _) => self.agenda.mark_all(now),
+            Told::Changed(Some(mailbox), stir) => {
+                let flags_there = stir == Stir::Anything;
+                self.agenda.mark(&mailbox, Change { flags_there, ..self.there() }, now);
+            }
             // What ended this may have ended everything.
             Told::Ended(None) => {
                 self.keeper.board.set(|live| live.all_watched = false);

@@ -258,8 +258,18 @@ mod tests {
         agenda.mark(&"c".into(), files(0, 1), ms(1));
         agenda.mark(&"d".into(), HERE, ms(0));
         agenda.mark(&"d".into(), files(0, 1), ms(1));
-        let c = Change { there: true, ..files(0, 1) };
+        let c = Change { here: files(0, 1).here, ..THERE };
         assert_eq!(agenda.next(ms(60)), some(&[("a", files(0, 3)), ("b", HERE), ("c", c), ("d", HERE)]));
+    }
+
+    #[test]
+    fn flags_are_looked_for_where_they_may_have_changed() {
+        let mut agenda = quiet();
+        agenda.mark(&"a".into(), Change::MESSAGES_THERE, ms(0));
+        agenda.mark(&"a".into(), Change::MESSAGES_THERE, ms(1));
+        agenda.mark(&"b".into(), Change::MESSAGES_THERE, ms(0));
+        agenda.mark(&"b".into(), THERE, ms(1));
+        assert_eq!(agenda.next(ms(60)), some(&[("a", Change::MESSAGES_THERE), ("b", THERE)]));
     }
 
     #[test]

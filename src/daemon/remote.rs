@@ -11,7 +11,7 @@ use super::clock;
 use super::retry::{dice, wait};
 use crate::engine::{Error, Mirror};
 use crate::haste::shortened;
-use crate::imap::{self, IdleEnd, News, Selected, Session};
+use crate::imap::{self, IdleEnd, News, Selected, Session, Stir};
 use crate::model::{MailboxName, ModSeq, Uid, UidValidity};
 
 /// A server may log out a silent session after 30 minutes (RFC 9051 §5.4), and Outlook.com does so sooner; what a
@@ -24,7 +24,7 @@ pub(super) enum Told {
     /// It waits for changes from now on; until now there may have been some.
     Began(Option<MailboxName>),
     /// There is a change.
-    Changed(Option<MailboxName>),
+    Changed(Option<MailboxName>, Stir),
     /// It does not wait for changes for the moment.
     Ended(Option<MailboxName>),
 }
@@ -119,8 +119,8 @@ async fn hear_of_all(
                 }
             };
             match news {
-                Some(News::Mailbox(mailbox)) => tell(Told::Changed(Some(mailbox))),
-                Some(News::Anything) => tell(Told::Changed(None)),
+                Some(News::Mailbox(mailbox)) => tell(Told::Changed(Some(mailbox), Stir::Anything)),
+                Some(News::Anything) => tell(Told::Changed(None, Stir::Anything)),
                 Some(News::Overflow) => {
                     tracing::info!("so much changed on the server that it lost count, so everything is looked at");
                     break;
@@ -146,19 +146,19 @@ async fn idle_in(
     let mut known = numbers(&session.select(&raw).await?);
     tell(Told::Began(Some(mailbox.clone())));
     loop {
-        let mut told = false;
-        let changed = || {
-            told = true;
-            tell(Told::Changed(Some(mailbox.clone())));
+        let mut told = None;
+        let changed = |stir| {
+            told = Some(stir);
+            tell(Told::Changed(Some(mailbox.clone()), stir));
         };
         match session.idle(mirror.is_crowded(), shortened(RENEWAL), changed).await? {
-            IdleEnd::Changed if told => {}
-            IdleEnd::Changed => tell(Told::Changed(Some(mailbox.clone()))),
+            IdleEnd::Changed(stir) if told == Some(stir) => {}
+            IdleEnd::Changed(stir) => tell(Told::Changed(Some(mailbox.clone()), stir)),
             IdleEnd::Stopped => return Ok(()),
             IdleEnd::TimeUp => {
                 let now = numbers(&session.select(&raw).await?);
                 if now != known {
-                    tell(Told::Changed(Some(mailbox.clone())));
+                    tell(Told::Changed(Some(mailbox.clone()), Stir::Anything));
                 }
                 known = now;
             }

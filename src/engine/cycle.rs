@@ -27,6 +27,8 @@ pub(super) struct Job {
     pub maildir: Option<Arc<Maildir>>,
     /// STATUS says that something may have changed on the server.
     pub changed_there: bool,
+    /// It may be flags that changed there, or nobody knows.
+    pub flags_there: bool,
     /// How many messages were unread when STATUS was asked.
     pub unseen: Option<u32>,
     /// The server puts copies of what is sent there by itself.
@@ -148,7 +150,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     if job.gone {
         return examine_gone(pass, job).await;
     }
-    let Job { mailbox, maildir, changed_there, unseen, copies, here, unite, alone, .. } = job;
+    let Job { mailbox, maildir, changed_there, flags_there, unseen, copies, here, unite, alone, .. } = job;
     let id = mailbox.id;
     // A clock that was wrong may have written a time that is still to come.
     let day_old = mailbox.listed_at.is_none_or(|at| !(0..=24 * 60 * 60).contains(&(pass.now() - at)));
@@ -190,7 +192,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         tokio::spawn(async move { observe::read(&db, maildir, id).await })
     });
     let mut session = pass.pool.get().await?;
-    let wanted = Wanted { look: look_there, full, unite, alone, copies, approved: hold.is_some(), due: &due };
+    let approved = hold.is_some();
+    let wanted = Wanted { look: look_there, flags: flags_there, full, unite, alone, copies, approved, due: &due };
     let result = look(pass, &mut session, mailbox, maildir.as_ref(), &wanted).await;
     let Some(There { mailbox, mut observed, selected, answers, again, matched, fresh }) = session.done(result)? else {
         return Ok(None);
@@ -490,7 +493,7 @@ pub(super) async fn settle(
             };
             if let Some(o) = observed.as_ref().filter(|_| there) {
                 row.cursor = Some(o.cursor);
-                row.swept_at = Some(now);
+                row.swept_at = if o.swept { Some(now) } else { row.swept_at };
                 row.sweeps = o.sweeps.unwrap_or(row.sweeps);
                 if o.full {
                     (row.listed_at, row.must_list) = (Some(now), false);

@@ -128,6 +128,7 @@ pub(super) async fn prepare_some(pass: &Pass<'_>, changes: &BTreeMap<MailboxName
             mailbox,
             maildir: Some(maildir),
             changed_there: change.there,
+            flags_there: change.flags_there,
             // Nobody asked; so the next pass over everything looks again.
             unseen: None,
             copies,
@@ -341,6 +342,7 @@ impl Round<'_, '_> {
             mailbox,
             maildir,
             changed_there,
+            flags_there: true,
             unseen,
             copies,
             here: Here::Anything,
@@ -543,6 +545,7 @@ impl Round<'_, '_> {
             mailbox: row,
             maildir,
             changed_there: true,
+            flags_there: true,
             unseen: None,
             copies: false,
             here: Here::Anything,

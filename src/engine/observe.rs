@@ -21,6 +21,8 @@ pub(super) struct Observed {
     pub cursor: Cursor,
     /// Everything was listed.
     pub full: bool,
+    /// The flags of all messages were looked at.
+    pub swept: bool,
     /// What differs from the base, and what is gone.
     pub remote: Remote,
     /// Why what is missing is not proven to be gone.
@@ -34,19 +36,27 @@ pub(super) struct Observed {
 /// Fewer messages than this are listed as quickly as swept.
 const WORTH_A_SWEEP: u32 = 500;
 
-/// Returns what differs from the base; a view that does not add up is replaced by a full one, once.
-pub(super) async fn observe(session: &mut Session, db: &Db, mailbox: &Mailbox, full: bool) -> Result<Observed, Error> {
+/// Returns what differs from the base; a view that does not add up is replaced by a full one, once. Flags that are not
+/// wanted are left out where it takes long to look for them.
+pub(super) async fn observe(
+    session: &mut Session,
+    db: &Db,
+    mailbox: &Mailbox,
+    full: bool,
+    flags: bool,
+) -> Result<Observed, Error> {
     let raw = raw_name(mailbox);
     let sweeps = mailbox.sweeps && !full && session.quirks().has(Habit::Sweeps);
     let observation = match mailbox.cursor {
         Some(since) if sweeps && since.messages >= WORTH_A_SWEEP => {
             let base = marks(db, mailbox.id).await?;
-            session.sweep(&raw, &since, &base).await?
+            session.sweep(&raw, &since, &base, flags).await?
         }
         Some(_) | None => session.observe(&raw, mailbox.cursor.as_ref(), full).await?,
     };
     let was_full = matches!(observation.listing, Listing::Full);
-    let observed = compare_remote(session, db, mailbox, observation).await?;
+    let mut observed = compare_remote(session, db, mailbox, observation).await?;
+    observed.swept = !sweeps || flags || was_full;
     match observed.doubt {
         Some(doubt) if !was_full => {
             tracing::info!(mailbox = %mailbox.name, %doubt, "listed everything, since the changes did not add up");
@@ -142,7 +152,8 @@ pub(super) async fn compare_remote(
         Ok(gone) => (gone, None),
         Err(doubt) => (GoneRemote::default(), Some(doubt)),
     };
-    Ok(Observed { cursor, full, remote: Remote { messages: compared.messages, gone }, doubt, selected, sweeps })
+    let remote = Remote { messages: compared.messages, gone };
+    Ok(Observed { cursor, full, swept: true, remote, doubt, selected, sweeps })
 }
 
 #[derive(Debug, Default, PartialEq)]

@@ -47,8 +47,10 @@ pub enum Wanted {
 /// What happened to a mailbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Change {
-    /// Something on the server.
+    /// Something on the server: messages came or went, …
     pub there: bool,
+    /// … or flags changed, too, or nobody knows.
+    pub flags_there: bool,
     /// What those who watch its files told of them.
     pub here: Here,
 }
@@ -69,22 +71,25 @@ pub const MOST_FILES: usize = 1000;
 
 impl Change {
     /// Something on the server, and nothing here.
-    pub const THERE: Self = Self { there: true, here: Here::Calm };
+    pub const THERE: Self = Self { there: true, flags_there: true, here: Here::Calm };
+    /// Messages came or went on the server, and nothing else.
+    pub const MESSAGES_THERE: Self = Self { flags_there: false, ..Self::THERE };
     /// Something in the maildir.
-    pub const HERE: Self = Self { there: false, here: Here::Anything };
+    pub const HERE: Self = Self { there: false, flags_there: false, here: Here::Anything };
     /// Anything on both sides.
-    pub const BOTH: Self = Self { there: true, here: Here::Anything };
+    pub const BOTH: Self = Self { here: Here::Anything, ..Self::THERE };
 
     /// Returns that something became of these files.
     #[must_use]
     pub fn of_files(files: BTreeMap<Vec<u8>, Fate>) -> Self {
         let here = if files.len() > MOST_FILES { Here::Anything } else { Here::Files(files) };
-        Self { there: false, here }
+        Self { here, ..Self::HERE }
     }
 
     /// Adds what happened later.
     pub fn add(&mut self, later: Self) {
         self.there |= later.there;
+        self.flags_there |= later.flags_there;
         match (&mut self.here, later.here) {
             (_, Here::Calm) | (Here::Anything, _) => {}
             (Here::Files(files), Here::Files(more)) if files.len() + more.len() <= MOST_FILES => files.extend(more),

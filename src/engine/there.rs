@@ -23,6 +23,8 @@ pub(super) struct Wanted<'j> {
     pub look: bool,
     /// To list all of them.
     pub full: bool,
+    /// To look for changed flags, even if that takes long.
+    pub flags: bool,
     /// To pair both sides by content, whatever the numbers say.
     pub unite: bool,
     /// Other mailboxes are not looked at.
@@ -69,7 +71,7 @@ pub(super) async fn look(
             (matched, seen) = begin_anew(pass, session, &mut mailbox, maildir, wanted.unite).await?;
             fresh = true;
         } else {
-            seen = observe::observe(session, &pass.db, &mailbox, wanted.full).await?;
+            seen = observe::observe(session, &pass.db, &mailbox, wanted.full, wanted.flags).await?;
         }
         if wanted.alone && before.is_some_and(|before| before.uid_validity != seen.cursor.uid_validity) {
             // It may be another mailbox, which has this name now.

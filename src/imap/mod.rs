@@ -38,7 +38,7 @@ pub use connect::{Connect, Cutter, Route, Tls, Way};
 pub use connection::Capabilities;
 pub use error::{Error, Retry, Scope};
 pub use fetch::{Body, Fetched, Seen, message_ids};
-pub use idle::IdleEnd;
+pub use idle::{IdleEnd, Stir};
 pub use list::{Listed, Lists, MailboxStatus, Role};
 pub use name::RawName;
 pub(crate) use name::encode as modified_utf7;

@@ -166,11 +166,18 @@ impl Gap {
 impl Session {
     /// Selects a mailbox and observes what changed since a cursor, given what the base knows of it. The result is that of
     /// [`Session::observe`]: what is new, what has other flags than in the base, and what is missing; of the flags, those
-    /// of the system only. A mailbox that is not the one that the cursor was made of is listed in full.
+    /// of the system only, and without `flags` only those of the newest messages: to ask for the rest takes longest. A
+    /// mailbox that is not the one that the cursor was made of is listed in full.
     ///
     /// # Errors
     /// Those of [`Session::observe`].
-    pub async fn sweep(&mut self, mailbox: &RawName, since: &Cursor, base: &Marks) -> Result<Observation, Error> {
+    pub async fn sweep(
+        &mut self,
+        mailbox: &RawName,
+        since: &Cursor,
+        base: &Marks,
+        flags: bool,
+    ) -> Result<Observation, Error> {
         let selected = self.select(mailbox).await?;
         let cursor = self.cursor(&selected).await?;
         let follows = cursor.uid_validity == since.uid_validity && cursor.uid_next >= since.uid_next;
@@ -184,8 +191,10 @@ impl Session {
         let items = self.flag_items();
         let fetch = self.connection.command("UID FETCH").words(format_args!("{from}:*")).words(items);
         let mut messages = self.tell(mailbox, vec![fetch]).await?.messages;
-        let changed = self.changed_flags(mailbox, old, base).await?;
-        messages.extend(self.flags(&changed).await?);
+        if flags {
+            let changed = self.changed_flags(mailbox, old, base).await?;
+            messages.extend(self.flags(&changed).await?);
+        }
 
         let new = messages.keys().filter(|uid| **uid >= since.uid_next && !base.uids.contains(**uid)).count() as u64;
         let missing = (uids.len() as u64 + new).saturating_sub(self.connection.exists.into());

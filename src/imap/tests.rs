@@ -218,5 +218,5 @@ const _: fn(&mut Session, tokio::sync::mpsc::Sender<Fetched>) = |s, out| {
     movable(s.append(&inbox(), Vec::new()));
     movable(s.move_to(&uids, &inbox()));
     movable(s.expunge(&uids));
-    movable(s.idle(async {}, Duration::ZERO, || ()));
+    movable(s.idle(async {}, Duration::ZERO, |_| ()));
 };

@@ -19,6 +19,28 @@ fn a_message_there_becomes_a_file_here() {
     assert!(server.violations().is_empty(), "{:?}", server.violations());
 }
 
+/// To ask a server for flags that counts no changes takes long, and what came is not to wait for it.
+#[test]
+fn what_comes_into_a_large_mailbox_waits_for_no_sweep_of_flags() {
+    let (server, account) = scene(Profile::ExoClassic, NO_SWEEP);
+    for n in 0..600 {
+        server.state().append("INBOX", &message(&n.to_string()), &["\\Seen"], 1000);
+    }
+    let daemon = Daemon::start(&account);
+    daemon.until_equal(&account, &server);
+    daemon.watches(&account);
+    daemon.rest(&account);
+    drop(server.take_commands());
+    server.state().append("INBOX", &message("new"), &[], 2000);
+    daemon.until_equal(&account, &server);
+    daemon.rest(&account);
+    let commands = server.take_commands();
+    assert!(!commands.iter().any(|c| c.args.contains("SEEN")), "it asked for flags: {commands:?}");
+    server.state().set_flags("INBOX", 5, &["\\Flagged"]);
+    daemon.until_equal(&account, &server);
+    assert!(server.violations().is_empty(), "{:?}", server.violations());
+}
+
 #[test]
 fn flags_cross_both_ways() {
     let (server, account) = scene(Profile::Full, NO_SWEEP);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use postkeep::imap::{
     Body, Connect, Credentials, Error, Fetched, IdleEnd, Listing, Observation, Outgoing, Quirks, RawName, Role, Route,
-    Session, Tls,
+    Session, Stir, Tls,
 };
 use postkeep::model::{Cursor, Digest, Flag, FlagChange, Flags, Keyword, MailboxName, Secret, Uid, UidSet};
 use sha2::Digest as _;
@@ -294,12 +294,12 @@ async fn idle_ends_when_something_changes_or_is_asked_to() {
     let inbox = RawName::new(b"INBOX");
     s.select(&inbox).await.unwrap();
     let minute = Duration::from_secs(60);
-    assert_eq!(s.idle(async {}, minute, || ()).await.unwrap(), IdleEnd::Stopped);
-    assert_eq!(s.idle(std::future::pending(), Duration::from_millis(1), || ()).await.unwrap(), IdleEnd::TimeUp);
-    let (end, _) = tokio::join!(s.idle(std::future::pending(), minute, || ()), async {
+    assert_eq!(s.idle(async {}, minute, |_| ()).await.unwrap(), IdleEnd::Stopped);
+    assert_eq!(s.idle(std::future::pending(), Duration::from_millis(1), |_| ()).await.unwrap(), IdleEnd::TimeUp);
+    let (end, _) = tokio::join!(s.idle(std::future::pending(), minute, |_| ()), async {
         other.append(&inbox, vec![outgoing(&mail(1), Flags::new())]).await.unwrap()
     });
-    assert_eq!(end.unwrap(), IdleEnd::Changed);
+    assert_eq!(end.unwrap(), IdleEnd::Changed(Stir::Messages));
     assert_eq!(s.selected().unwrap().exists, 1);
     s.noop().await.unwrap();
 }

@@ -87,7 +87,7 @@ async fn a_sweep_sees_what_a_listing_sees() {
                     state.append("INBOX", b"Subject: new\r\n\r\n", &["\\Seen"], 1);
                 }
             }
-            let swept = session.sweep(&inbox(), &cursor, &marks(&base)).await.unwrap();
+            let swept = session.sweep(&inbox(), &cursor, &marks(&base), true).await.unwrap();
             let listed = full(&mut session).await;
             let after = applied(base, &swept);
             assert!(after == listed.messages, "seed {seed}: a sweep and a listing differ");
@@ -96,6 +96,28 @@ async fn a_sweep_sees_what_a_listing_sees() {
         }
         assert_eq!(server.violations(), Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn a_sweep_without_flags_sees_what_came_and_went() {
+    let server = server(Profile::Exo2026);
+    fill(&server, &mut Random::new(1), 3000, 4);
+    let mut session = session(&server).await;
+    let first = full(&mut session).await;
+    server.state().set_flags("INBOX", 5, &["\\Draft"]);
+    for uid in [7, 2999] {
+        server.state().expunge("INBOX", uid);
+    }
+    server.state().append("INBOX", b"Subject: new\r\n\r\n", &["\\Flagged"], 1);
+    drop(server.take_commands());
+    let swept = session.sweep(&inbox(), &first.cursor, &marks(&first.messages), false).await.unwrap();
+    let flags = FLAGS.map(|flag| flag[1..].to_uppercase());
+    let asks = |c: &postkeep_sim::Command| c.name == "UID SEARCH" && flags.iter().any(|flag| c.args.contains(flag));
+    assert!(!server.take_commands().iter().any(asks), "it asked for flags");
+    let (mut after, listed) = (applied(first.messages.clone(), &swept), full(&mut session).await.messages);
+    let old = Uid::new(5).unwrap();
+    assert_eq!(after.insert(old, listed[&old].clone()), first.messages.get(&old).cloned());
+    assert!(after == listed, "a sweep and a listing differ in more than the flags of an old message");
 }
 
 /// The price of what happens in a mailbox of 100,000 messages, against that of listing it.
@@ -107,7 +129,7 @@ async fn a_sweep_costs_what_changed() {
     let price = async |what: &str, session: &mut Session, base: Option<&Observation>| {
         let (received, sent, began) = (session.received(), session.sent(), std::time::Instant::now());
         let seen = match base {
-            Some(base) => session.sweep(&inbox(), &base.cursor, &marks(&base.messages)).await.unwrap(),
+            Some(base) => session.sweep(&inbox(), &base.cursor, &marks(&base.messages), true).await.unwrap(),
             None => full(session).await,
         };
         let (received, sent) = (session.received() - received, session.sent() - sent);

@@ -41,7 +41,7 @@ fn commands() -> Vec<(&'static str, Run)> {
         ("rename", |s| Box::pin(async { s.rename(&RawName::new(b"a"), &RawName::new(b"b")).await })),
         ("unselect", |s| Box::pin(async { s.unselect().await })),
         ("noop", |s| Box::pin(async { s.noop().await })),
-        ("idle", |s| Box::pin(async { done(s.idle(async {}, Duration::from_secs(9), || ()).await) })),
+        ("idle", |s| Box::pin(async { done(s.idle(async {}, Duration::from_secs(9), |_| ()).await) })),
     ]
 }
 
