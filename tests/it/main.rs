@@ -47,7 +47,6 @@ mod mirror_renames;
 mod mirror_stamps;
 mod oauth;
 mod oauth_secrets;
-mod oauth_server;
 mod oauth_tokens;
 mod oauth_ways;
 mod outlook;
