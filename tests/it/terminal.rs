@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty;
 
 /// How long something is waited for.
@@ -83,6 +84,11 @@ impl Talk {
     pub fn answer(&mut self, question: &str, line: &str) {
         self.expect(question);
         self.keys.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for the end; returns the exit code.
