@@ -14,6 +14,7 @@ mod progress;
 mod run;
 mod service;
 mod signals;
+mod standing;
 mod status;
 mod sync;
 mod time;
