@@ -23,9 +23,9 @@
 //! | [`imap`] | a signed-in connection; one file per command; what was observed | network |
 //! | [`maildir`] | names, scans, durable delivery, the graveyard | disk |
 //! | [`db`] | links, cursors, journal; the only writer | SQLite |
-//! | [`demo`] | an account on a simulated server, for `postkeep demo` | all of the above |
 //! | [`config`], [`auth`] | validated settings; where passwords and access tokens come from | files, environment, network, Secret Service |
 //! | [`daemon`] | one loop for each account over all that can happen; the control socket | all of the above |
+//! | [`demo`] | an account on a simulated server, for `postkeep demo` | all of the above |
 //! | [`cli`] | one file per command; what is printed; exit codes | terminal |
 //! | [`step`] | the places at which a test can make the process die | nothing |
 //! | `haste` | long waits, which a test can make short | nothing |

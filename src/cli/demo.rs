@@ -1,16 +1,28 @@
-//! `postkeep demo`: a simulated Outlook.com, mirrored, with changes on both sides that cross.
+//! `postkeep demo`: a simulated Outlook.com, kept the same as a mirror by the daemon, with changes on both sides that cross.
 
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+
 use super::output::{self, Paint, harmless, many};
 use super::{Exit, Failure};
+use crate::daemon;
 use crate::demo::{ACTS, Act, Error, Side, Stage, Sums};
 
-/// How often both sides are looked at, once all acts are over.
-const EACH: Duration = Duration::from_secs(2);
-/// Every so many looks, a message arrives.
-const ARRIVALS: u32 = 10;
+/// How often it is looked whether the other side shows a change: as exactly it is told how long that took.
+const LOOK: Duration = Duration::from_millis(5);
+/// How often both sides are compared as a whole.
+const COMPARE: Duration = Duration::from_millis(50);
+/// Whatever takes longer to cross has failed, on the slowest machine.
+const LIMIT: Duration = Duration::from_secs(120);
+/// How long who reads along is given for each change.
+const READING: Duration = Duration::from_millis(900);
+/// How often a message arrives, once all acts are over.
+const ARRIVALS: Duration = Duration::from_secs(20);
 
 /// Show it all at work, without an account: a simulated Outlook.com on this machine, and its mirror
 #[derive(Debug, clap::Args)]
@@ -23,29 +35,62 @@ pub(super) struct Args {
     once: bool,
 }
 
+/// How things are shown.
+struct Screen {
+    paint: Paint,
+    /// Bars on standard error, which are seen on a terminal only.
+    bars: MultiProgress,
+    /// Somebody reads along.
+    is_read: bool,
+}
+
 /// Runs the command.
-pub(super) async fn run(args: &Args, paint: Paint) -> Result<Exit, Failure> {
+pub(super) async fn run(args: &Args, paint: Paint, bars: MultiProgress) -> Result<Exit, Failure> {
+    let screen = Screen { paint, bars, is_read: std::io::stdout().is_terminal() };
     let mirror = mirror(args.dir.as_deref())?;
     let mut stop = super::signals::stop_on_signal().map_err(super::no_signals)?;
-    let stage = Stage::open(&mirror, stop.clone())?;
+    let stage = Stage::open(&mirror)?;
+    output::print(&format!(
+        "A simulated Outlook.com listens on 127.0.0.1:{}, with TLS.\nThe mirror is in {}.\n\n",
+        stage.port(),
+        harmless(&mirror.display().to_string())
+    ))?;
+    let name = stage.sign_in().await?;
+    output::print(&format!("Signed in as {}, by OAuth 2.0.\n", harmless(&name)))?;
+
+    let (end, ended) = watch::channel(false);
+    let mut keeping = std::pin::pin!(daemon::run(start(&stage, end.clone(), ended)));
     let show = async {
-        first_pass(&stage, &mirror, paint).await?;
+        mirrored(&stage, &screen).await?;
         for act in &ACTS {
-            play(&stage, act, paint).await?;
+            play(&stage, act, &screen).await?;
         }
-        let Sums { mailboxes, messages } = stage.compare()?;
+        let Sums { mailboxes, messages } = equal(&stage).await?;
         let sums = format!("{} in {mailboxes} mailboxes", many(messages as u64, "message"));
         output::print(&format!("\n{}\n", paint.good(&format!("Both sides are the same: {sums}."))))?;
         if !args.once {
             output::print(&farewell(&stage, &mirror))?;
-            stay(&stage).await?;
+            go_on(&stage, &screen).await?;
         }
         Ok(Exit::Done)
     };
-    tokio::select! {
-        result = show => result,
+    let shown = tokio::select! {
+        kept = &mut keeping => return kept.map(|()| Exit::Done).map_err(failed),
+        shown = show => shown,
         _ = stop.wait_for(|stop| *stop) => Ok(Exit::Done),
-    }
+    };
+    end.send_replace(true);
+    keeping.await.map_err(failed)?;
+    shown
+}
+
+/// Returns what the daemon is started with. It ends when it is told to `end`, or the terminal is closed.
+fn start(stage: &Stage, end: watch::Sender<bool>, ended: watch::Receiver<bool>) -> daemon::Start {
+    let reload = move || {
+        end.send_replace(true);
+        Err("there is nothing to read again, so the demonstration ends".to_owned())
+    };
+    daemon::Start { config: stage.config().clone(), reload: Box::new(reload), stop: ended }
 }
 
 /// Returns where the mirror goes: absolute, since the program works with it from anywhere.
@@ -60,52 +105,122 @@ fn mirror(dir: Option<&Path>) -> Result<PathBuf, Failure> {
     })
 }
 
-async fn first_pass(stage: &Stage, mirror: &Path, paint: Paint) -> Result<(), Failure> {
+/// Waits until the daemon has mirrored everything and watches both sides.
+async fn mirrored(stage: &Stage, screen: &Screen) -> Result<(), Failure> {
+    let began = Instant::now();
+    let bar = screen.bar("[{bar:24}] {pos}/{len} {wide_msg}");
+    bar.set_message("mirroring");
+    let watches = async || {
+        let live = stage.live().await?;
+        let (planned, done) = live.mailboxes.values().fold((0, 0), |(p, d), one| (p + one.planned, d + one.done));
+        bar.set_length(planned);
+        bar.set_position(done);
+        (live.files_watched && !live.watched.is_empty() && live.swept_at.is_some()).then_some(())
+    };
+    let what = "the first pass";
+    until(stage, what, COMPARE, watches).await?;
+    let Sums { mailboxes, messages } = equal(stage).await?;
+    bar.finish_and_clear();
     output::print(&format!(
-        "A simulated Outlook.com listens on 127.0.0.1:{}, with TLS.\nThe mirror is in {}.\n\n",
-        stage.port(),
-        harmless(&mirror.display().to_string())
-    ))?;
-    let name = stage.sign_in().await?;
-    output::print(&format!("Signed in as {}, by OAuth 2.0.\n", harmless(&name)))?;
-    let done = stage.pass().await?;
-    let Sums { mailboxes, .. } = stage.compare()?;
-    let messages = many(done.downloaded, "message");
-    output::print(&format!(
-        "Mirrored {messages} in {mailboxes} mailboxes.\n\n{}\n",
-        paint.strong("Now things happen:")
+        "Mirrored {} in {mailboxes} mailboxes in {}. The daemon watches both sides from now on.\n\n{}\n",
+        many(messages as u64, "message"),
+        spent(began.elapsed()),
+        screen.paint.strong("Now things happen:")
     ))?;
     Ok(())
 }
 
-/// Lets something happen on one side, makes a pass, and shows it on the other, and how long that took, with a new
-/// connection and its sign-in.
-async fn play(stage: &Stage, act: &Act, paint: Paint) -> Result<(), Failure> {
-    let (from, to) = match act.side {
+/// Lets something happen on one side, waits until the other side shows it, and tells how long that took.
+async fn play(stage: &Stage, act: &Act, screen: &Screen) -> Result<(), Failure> {
+    if screen.is_read {
+        tokio::time::sleep(READING).await;
+    }
+    cross(stage, act.side, act.what, || (act.perform)(stage), || (act.shows)(stage), screen).await
+}
+
+async fn cross(
+    stage: &Stage,
+    side: Side,
+    what: &str,
+    perform: impl FnOnce() -> Result<(), Error>,
+    shows: impl Fn() -> Option<String>,
+    screen: &Screen,
+) -> Result<(), Failure> {
+    let (from, to) = match side {
         Side::There => ("on the server", "here"),
         Side::Here => ("here", "on the server"),
     };
-    output::print(&format!("  {from:>13}  {}\n", act.what))?;
+    output::print(&format!("  {from:>13}  {what}\n"))?;
+    let bar = screen.bar(&format!("  {to:>13}  {{spinner}}"));
+    bar.enable_steady_tick(READING / 10);
     let began = Instant::now();
-    (act.perform)(stage)?;
-    stage.pass().await?;
-    let took = began.elapsed().as_millis();
-    let shown = (act.shows)(stage);
-    let shown = shown.ok_or_else(|| Failure::from(Error(format!("this did not cross: {}", act.what))))?;
-    output::print(&format!("  {to:>13}  {} after {took} ms\n", paint.good(&harmless(&shown))))?;
+    perform()?;
+    let shown = until(stage, what, LOOK, async || shows()).await?;
+    let took = spent(began.elapsed());
+    bar.finish_and_clear();
+    output::print(&format!("  {to:>13}  {} after {took}\n", screen.paint.good(&harmless(&shown))))?;
     Ok(())
 }
 
-/// Keeps both sides the same until the program is stopped.
-async fn stay(stage: &Stage) -> Result<(), Failure> {
-    for look in 1_u32.. {
-        tokio::time::sleep(EACH).await;
-        if look % ARRIVALS == 0 {
-            stage.arrives("INBOX", "A friend <friend@example.net>", &format!("Greetings, {}", look / ARRIVALS))?;
+/// Waits until both sides are the same.
+async fn equal(stage: &Stage) -> Result<Sums, Failure> {
+    let what = "everything";
+    match until(stage, what, COMPARE, async || stage.compare().ok()).await {
+        Ok(sums) => Ok(sums),
+        // What differs says more.
+        Err(failure) => Ok(stage
+            .compare()
+            .map_err(|error| Failure { text: format!("{failure}; {error}", failure = failure.text), ..failure })?),
+    }
+}
+
+/// Looks again and again until there is what is looked for.
+async fn until<T>(
+    stage: &Stage,
+    what: &str,
+    often: Duration,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> Result<T, Failure> {
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(found) = look().await {
+            return Ok(found);
         }
-        stage.pass().await?;
+        if Instant::now() > end {
+            let problem = stage.live().await.and_then(|live| live.problem);
+            let why = problem.map_or_else(String::new, |problem| format!("; the daemon says: {problem}"));
+            let text = format!("this did not cross within {} seconds: {what}{why}", LIMIT.as_secs());
+            return Err(Error(text).into());
+        }
+        tokio::time::sleep(often).await;
+    }
+}
+
+/// Lets a message arrive from time to time, and shows what the user's own changes become on the server, until the program
+/// is stopped.
+async fn go_on(stage: &Stage, screen: &Screen) -> Result<(), Failure> {
+    for n in 1.. {
+        let mut there = stage.there();
+        let next = Instant::now() + ARRIVALS;
+        while Instant::now() < next {
+            tokio::time::sleep(COMPARE).await;
+            let now = stage.there();
+            for news in differences(&there, &now) {
+                output::print(&format!("  on the server  {}\n", screen.paint.good(&harmless(&news))))?;
+            }
+            there = now;
+        }
+        let what = "a message arrives";
+        cross(stage, Side::There, what, || stage.greet(n), || stage.greeted(n), screen).await?;
     }
     Ok(())
+}
+
+/// Describes what is new, other than it was, or gone; messages are known by mailbox and UID.
+fn differences(before: &BTreeMap<(String, u32), String>, now: &BTreeMap<(String, u32), String>) -> Vec<String> {
+    let changed = now.iter().filter(|(key, shown)| before.get(*key) != Some(*shown)).map(|(_, shown)| shown.clone());
+    let gone = before.keys().filter(|key| !now.contains_key(*key));
+    changed.chain(gone.map(|(mailbox, uid)| format!("{mailbox}: UID {uid} is gone"))).collect()
 }
 
 fn farewell(stage: &Stage, mirror: &Path) -> String {
@@ -115,12 +230,54 @@ fn farewell(stage: &Stage, mirror: &Path) -> String {
          A message arrives every {} seconds. Ctrl-C ends it; the mirror stays.\n",
         harmless(&format!("{mirror}/INBOX")),
         harmless(&config.display().to_string()),
-        EACH.as_secs() * u64::from(ARRIVALS),
+        ARRIVALS.as_secs(),
     )
+}
+
+/// Returns how long something took, in a unit that is read at a glance.
+fn spent(time: Duration) -> String {
+    match time.as_millis() {
+        millis @ ..10_000 => format!("{millis} ms"),
+        millis => format!("{} s", millis / 1000),
+    }
+}
+
+impl Screen {
+    /// Returns a bar of this form.
+    fn bar(&self, template: &str) -> ProgressBar {
+        // A template that cannot be read would be a mistake here; indicatif's own bar does then.
+        let style = ProgressStyle::with_template(template)
+            .map_or_else(|_| ProgressStyle::default_bar(), |style| style.progress_chars("=> "));
+        self.bars.add(ProgressBar::new(0)).with_style(style)
+    }
+}
+
+fn failed(error: daemon::Error) -> Failure {
+    Failure { exit: Exit::Partial, text: error.to_string() }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { exit: Exit::Partial, text: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_became_of_the_users_changes_is_told() {
+        let view = |rows: &[(u32, &str)]| -> BTreeMap<(String, u32), String> {
+            rows.iter().map(|(uid, text)| (("INBOX".to_owned(), *uid), (*text).to_owned())).collect()
+        };
+        let (before, now) = (view(&[(1, "a"), (2, "b"), (3, "c")]), view(&[(1, "a"), (3, "c, read"), (4, "d")]));
+        assert_eq!(differences(&before, &now), ["c, read", "d", "INBOX: UID 2 is gone"]);
+        assert!(differences(&now, &now).is_empty());
+    }
+
+    #[test]
+    fn a_time_is_read_at_a_glance() {
+        assert_eq!([7, 9_999, 61_500].map(|millis| spent(Duration::from_millis(millis))), ["7 ms", "9999 ms", "61 s"]);
     }
 }

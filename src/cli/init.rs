@@ -12,7 +12,8 @@ use tokio::sync::watch;
 use super::login::{self, How};
 use super::output::{self, harmless};
 use super::{Exit, Failure, findings, service, signals};
-use crate::config::{Account, Auth, Config, Filter, prepare_state_dir};
+use crate::auth::SignedIn;
+use crate::config::{Account, Auth, Config, Filter, OAuth, prepare_state_dir};
 use crate::engine::Visit;
 use crate::imap::{Habit, Quirks};
 
@@ -150,6 +151,16 @@ struct Dialogue {
 impl Dialogue {
     /// Asks until the answer fits; an empty one means the default, if there is one.
     async fn ask(&mut self, what: &str, default: Option<&str>, fits: impl Fn(&str) -> bool) -> Result<String, Failure> {
+        self.ask_until(what, default, |answer| if fits(answer) { Ok(()) } else { Err(String::new()) }).await
+    }
+
+    /// The same, where it can be told why an answer does not fit.
+    async fn ask_until(
+        &mut self,
+        what: &str,
+        default: Option<&str>,
+        fits: impl Fn(&str) -> Result<(), String>,
+    ) -> Result<String, Failure> {
         loop {
             let default_text = default.map(|text| format!(" [{}]", harmless(text))).unwrap_or_default();
             output::print(&format!("{what}{default_text}: "))?;
@@ -170,10 +181,11 @@ impl Dialogue {
                 ("", Some(default)) => default,
                 (answer, _) => answer,
             };
-            if fits(answer) {
-                return Ok(answer.to_owned());
+            match fits(answer) {
+                Ok(()) => return Ok(answer.to_owned()),
+                Err(why) if why.is_empty() => output::print("That cannot be used; try again.\n")?,
+                Err(why) => output::print(&format!("That cannot be used: {}; try again.\n", harmless(&why)))?,
             }
-            output::print("That cannot be used; try again.\n")?;
         }
     }
 
@@ -200,8 +212,10 @@ impl Dialogue {
         };
         let name = self.ask("A name for the account", Some("personal"), is_name).await?;
         let default = format!("~/Mail/{name}");
-        let maildir = self.ask("The directory for its mail", Some(&default), |path| !path.is_empty()).await?;
-        Ok(Answers { email, name, maildir, server })
+        let answers = Answers { email, name, maildir: default.clone(), server };
+        let fits = |path: &str| trouble_with(&Answers { maildir: path.to_owned(), ..answers.clone() });
+        let maildir = self.ask_until("The directory for its mail", Some(&default), fits).await?;
+        Ok(Answers { maildir, ..answers })
     }
 
     async fn outlook(&mut self, tenant: Option<&'static str>) -> Result<Place, Failure> {
@@ -225,6 +239,40 @@ impl Dialogue {
     }
 }
 
+/// Says why answers make no configuration, if they make none.
+fn trouble_with(answers: &Answers) -> Result<(), String> {
+    match Config::read(&configuration(answers), PathBuf::new()) {
+        Ok(_) => Ok(()),
+        Err(crate::config::Error::Invalid { problems, .. }) => {
+            Err(problems.iter().map(|problem| problem.text.as_str()).collect::<Vec<_>>().join("; "))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Signs in, again and again if the user wants to.
+async fn sign_in(
+    account: &Account,
+    oauth: &OAuth,
+    state_dir: &Path,
+    how: &How,
+    dialogue: &mut Dialogue,
+) -> Result<SignedIn, Failure> {
+    loop {
+        match login::sign_in(account, oauth, state_dir, how, "postkeep init", &mut dialogue.stop).await {
+            Err(failure) if !*dialogue.stop.borrow() => {
+                // There is no account yet that could be signed in to.
+                let text = failure.text.replace(&format!("postkeep login {}", account.name), "postkeep init");
+                output::print(&format!("{text}\n"))?;
+                if !dialogue.agrees("Sign in once more?", true).await? {
+                    return Err(Failure { text: "no configuration was written".to_owned(), ..failure });
+                }
+            }
+            ended => return ended,
+        }
+    }
+}
+
 /// Runs the command. `file` is the configuration that was named, if one was.
 pub(super) async fn run(args: &Args, file: Option<&Path>) -> Result<Exit, Failure> {
     let path = Config::path(file)?;
@@ -243,7 +291,7 @@ pub(super) async fn run(args: &Args, file: Option<&Path>) -> Result<Exit, Failur
     };
     prepare_state_dir(&config.daemon.state_dir)?;
     if let Auth::OAuth2(oauth) = &account.auth {
-        let signed_in = login::sign_in(account, oauth, &config.daemon.state_dir, &args.how, &mut dialogue.stop).await?;
+        let signed_in = sign_in(account, oauth, &config.daemon.state_dir, &args.how, &mut dialogue).await?;
         output::print(&login::done_text(&account.name, &signed_in))?;
     }
     let mailboxes = tokio::select! {
@@ -261,7 +309,14 @@ pub(super) async fn run(args: &Args, file: Option<&Path>) -> Result<Exit, Failur
     let next = format!("Next: postkeep sync {} --dry-run, which only tells what would be done\n", account.name);
     if wanted {
         // What is written holds, whatever becomes of the service.
-        service::install(file)?;
+        service::install(file).map_err(|failure| {
+            let text = format!(
+                "{}\nThe account can be used all the same: postkeep sync {}, or all the time: postkeep run\n\
+                 When that is put right: postkeep service install",
+                failure.text, account.name
+            );
+            Failure { text, ..failure }
+        })?;
     } else {
         output::print(&next)?;
     }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::termios::tcgetwinsize;
 
 use super::output::{self, Paint, grouped, harmless, shortened, size};
-use super::status::{AccountStatus, gather};
+use super::standing::{AccountStatus, gather};
 use super::time::Moment;
-use super::{Exit, Failure, signals};
+use super::{Exit, Failure, signals, status};
 use crate::config::{Account, Config};
 use crate::daemon::{Answer, Client, Live, LiveAccount, LiveMailbox, Request, State};
 
@@ -150,7 +150,7 @@ impl Frame<'_> {
             let complete = mailbox.last_complete.map_or("never".to_owned(), |moment| moment.ago(self.now));
             let state = match live.and_then(going_on) {
                 Some(text) => text,
-                None => mailbox.state(),
+                None => status::state(mailbox),
             };
             let state = shortened(&state, 24);
             let state = if mailbox.exit() == Exit::Done { self.paint.good(&state) } else { state };
@@ -223,7 +223,7 @@ fn going_on(live: &LiveMailbox) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::MailboxStatus;
+    use super::super::standing::MailboxStatus;
     use super::*;
     use crate::daemon::Total;
     use std::collections::BTreeMap;

@@ -48,17 +48,19 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, Failure> {
     };
     prepare_state_dir(&config.daemon.state_dir)?;
     let mut stop = super::signals::stop_on_signal().map_err(super::no_signals)?;
-    let signed_in = sign_in(account, oauth, &config.daemon.state_dir, &args.how, &mut stop).await?;
+    let again = format!("postkeep login {name}");
+    let signed_in = sign_in(account, oauth, &config.daemon.state_dir, &args.how, &again, &mut stop).await?;
     output::print(&(done_text(name, &signed_in) + &format!("Next: postkeep sync {name}\n")))?;
     Ok(Exit::Done)
 }
 
-/// Signs in, with the user at a browser, unless it is stopped.
+/// Signs in, with the user at a browser, unless it is stopped. `again` is the command that would do it another time.
 pub(super) async fn sign_in(
     account: &Account,
     oauth: &OAuth,
     state_dir: &Path,
     how: &How,
+    again: &str,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<SignedIn, Failure> {
     let name = &account.name;
@@ -68,13 +70,13 @@ pub(super) async fn sign_in(
             login.by_device(|prompt| say(&device_text(name, prompt))).await
         } else {
             let open = !how.no_browser && has_display(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()));
-            login.by_browser(LIMIT, |address| send(name, address, open)).await
+            login.by_browser(LIMIT, |address| send(again, address, open)).await
         }
     };
     tokio::select! {
         result = work => Ok(result?),
         _ = stop.wait_for(|stop| *stop) => {
-            let text = format!("account {name} was not signed in; to try again: postkeep login {name}");
+            let text = format!("account {name} was not signed in; to try again: {again}");
             Err(Failure { exit: Exit::SignIn, text })
         }
     }
@@ -86,9 +88,9 @@ fn has_display(is_set: impl Fn(&str) -> bool) -> bool {
 }
 
 /// Sends the user's browser away, or asks the user to do so.
-fn send(account: &str, address: &str, open: bool) {
+fn send(again: &str, address: &str, open: bool) {
     let opened = open && open_browser(address);
-    say(&browser_text(account, address, opened));
+    say(&browser_text(again, address, opened));
 }
 
 /// Starts the user's browser; it is left to itself.
@@ -118,7 +120,7 @@ fn say(text: &str) {
     }
 }
 
-fn browser_text(account: &str, address: &str, opened: bool) -> String {
+fn browser_text(again: &str, address: &str, opened: bool) -> String {
     let what = if opened {
         "Your browser opens a page to sign in. If it does not, open this address on this machine:"
     } else {
@@ -126,7 +128,7 @@ fn browser_text(account: &str, address: &str, opened: bool) -> String {
     };
     format!(
         "{what}\n\n    {}\n\nWaiting for the browser, at most {} minutes; Ctrl-C stops.\n\
-         (With a browser on another machine: postkeep login {account} --device)\n",
+         (With a browser on another machine: {again} --device)\n",
         harmless(address),
         LIMIT.as_secs() / 60
     )
@@ -197,7 +199,7 @@ mod tests {
 
         Waiting, at most 15 minutes; Ctrl-C stops.
         ");
-        insta::assert_snapshot!(browser_text("personal", "https://sign-in.example/?a=b", false), @r"
+        insta::assert_snapshot!(browser_text("postkeep login personal", "https://sign-in.example/?a=b", false), @r"
         To sign in, open this address in a browser on this machine:
 
             https://sign-in.example/?a=b

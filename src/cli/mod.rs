@@ -14,6 +14,7 @@ mod progress;
 mod run;
 mod service;
 mod signals;
+mod standing;
 mod status;
 mod sync;
 mod time;
@@ -183,7 +184,7 @@ pub async fn run(cli: Cli, bars: MultiProgress) -> Result<Exit, Failure> {
     let load = || Config::load(file.as_deref());
     let paint = output::Paint(output::wants_color(cli.global.color, &io::stdout()));
     match cli.command {
-        Command::Demo(args) => demo::run(&args, paint).await,
+        Command::Demo(args) => demo::run(&args, paint, bars).await,
         Command::Init(args) => init::run(&args, file.as_deref()).await,
         Command::Sync(args) => {
             let show = match (cli.global.quiet || args.json, io::stderr().is_terminal()) {

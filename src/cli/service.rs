@@ -1,6 +1,8 @@
 //! `postkeep service`: the daemon as a service of the user, by systemd.
 
-use std::fs;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -116,12 +118,16 @@ fn quoted(path: &Path) -> Result<String, Failure> {
     Ok(if escaped == text && !text.contains([' ', '\'', ';']) { escaped } else { format!("\"{escaped}\"") })
 }
 
+/// Writes a file for its owner only, with the directories above it.
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let write = || {
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         }
-        fs::write(path, text)
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // One that is there already may have another.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
     };
     write().map_err(|error| failed(&format!("cannot write {}", path.display()), &error))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::outlook::Outlook;
 use super::paths::{self, Env};
 use super::problem::Fault;
 use super::raw::{At, AuthKind, Raw, RawAccount, RawDaemon, RawHooks, RawOAuth};
@@ -13,9 +14,6 @@ use super::units::Span;
 use super::{Account, Auth, Config, Daemon, Deletions, Filter, Hooks, OAuth, Pattern, Provider, TlsMode, excludes};
 use crate::auth::PasswordSource;
 
-const OUTLOOK_HOST: &str = "imap-mail.outlook.com";
-/// The same service under the name that Microsoft documents for Exchange Online.
-const OUTLOOK_OTHER_HOST: &str = "outlook.office365.com";
 /// Outlook.com lets a mailbox have few connections at a time and answers more with errors.
 const OUTLOOK_CONNECTIONS: u64 = 3;
 /// Personal accounts want this host, and no other. The last three tell who signed in: an address may be an alias, which the
@@ -81,20 +79,26 @@ impl Checker<'_> {
     fn account(&mut self, name: &Spanned<String>, raw: RawAccount) -> Option<Account> {
         let faults_before = self.faults.len();
         let at = name.span();
-        let outlook = raw.provider == Some(Provider::Outlook);
+        let service = (raw.provider == Some(Provider::Outlook)).then(|| Outlook::new(self.env));
+        let outlook = service.is_some();
+        // Who names another host means another service.
+        let own = service.as_ref().filter(|_| raw.host.is_none());
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.get_ref().is_empty() || !name.get_ref().chars().all(legal) {
             self.fault(at.clone(), "the name of an account becomes a file name: use letters, digits, - and _ only");
         }
         let tls = raw.tls.as_ref().map_or(TlsMode::Implicit, |tls| *tls.get_ref());
-        let other_hosts = if outlook && raw.host.is_none() { vec![OUTLOOK_OTHER_HOST.to_owned()] } else { Vec::new() };
-        let host = self.host(&at, raw.host.as_ref(), raw.tls.as_ref(), outlook);
-        let port = self.port(raw.port.as_ref(), tls);
+        let other_hosts = own.map_or_else(Vec::new, |own| own.other_hosts.clone());
+        let host = self.host(&at, raw.host.as_ref(), raw.tls.as_ref(), own);
+        let port = match (&raw.port, own.and_then(|own| own.port)) {
+            (None, Some(port)) => port,
+            (port, _) => self.port(port.as_ref(), tls),
+        };
         let given_username = raw.username.as_ref().map(|username| username.get_ref().clone());
         let (username, email) = self.names(&at, raw.username, raw.email);
         let auth = self.auth(
             name,
-            outlook,
+            service.as_ref(),
             raw.auth,
             PasswordKeys {
                 command: raw.password_command,
@@ -104,7 +108,10 @@ impl Checker<'_> {
             raw.oauth,
             given_username,
         );
-        let tls_ca_file = self.existing_file(raw.tls_ca_file);
+        let tls_ca_file = match raw.tls_ca_file {
+            None => service.as_ref().and_then(|service| service.ca_file.clone()),
+            file => self.existing_file(file),
+        };
         let maildir = match raw.maildir {
             Some(path) => self.path(&path),
             None => {
@@ -167,12 +174,12 @@ impl Checker<'_> {
         at: &std::ops::Range<usize>,
         host: Option<&Spanned<String>>,
         tls: Option<&Spanned<TlsMode>>,
-        outlook: bool,
+        own: Option<&Outlook>,
     ) -> Option<String> {
-        let (name, place) = match host {
-            Some(host) => (host.get_ref().as_str(), host.span()),
-            None if outlook => (OUTLOOK_HOST, at.clone()),
-            None => {
+        let (name, place) = match (host, own) {
+            (Some(host), _) => (host.get_ref().as_str(), host.span()),
+            (None, Some(own)) => (own.host.as_str(), at.clone()),
+            (None, None) => {
                 self.fault(at.clone(), "an account needs `host`, or `provider = \"outlook\"`");
                 return None;
             }
@@ -227,7 +234,7 @@ impl Checker<'_> {
     fn auth(
         &mut self,
         account: &Spanned<String>,
-        outlook: bool,
+        service: Option<&Outlook>,
         kind: At<AuthKind>,
         keys: PasswordKeys,
         oauth: At<RawOAuth>,
@@ -239,7 +246,7 @@ impl Checker<'_> {
                 "Outlook.com has refused passwords since September 2024; leave {key} out, and sign in with: postkeep login {name}"
             )
         };
-        let stated = kind.as_ref().map(|kind| *kind.get_ref());
+        let (stated, outlook) = (kind.as_ref().map(|kind| *kind.get_ref()), service.is_some());
         match (stated, outlook) {
             (Some(AuthKind::Password), true) => {
                 let place = kind.map_or(at.clone(), |kind| kind.span());
@@ -255,7 +262,7 @@ impl Checker<'_> {
                     };
                     self.fault(place, text);
                 }
-                self.oauth(at, outlook, oauth, username)
+                self.oauth(at, service, oauth, username)
             }
             (Some(AuthKind::Password) | None, false) => {
                 if let Some(oauth) = oauth {
@@ -304,7 +311,7 @@ impl Checker<'_> {
     fn oauth(
         &mut self,
         at: &std::ops::Range<usize>,
-        outlook: bool,
+        service: Option<&Outlook>,
         table: At<RawOAuth>,
         username: Option<String>,
     ) -> Option<Auth> {
@@ -315,6 +322,7 @@ impl Checker<'_> {
                 self.fault(url.span(), "expected an address that begins with https:// (http:// only on loopback)");
             }
         }
+        let outlook = service.is_some();
         let tenant = raw.tenant.as_ref().map_or("consumers", |tenant| tenant.get_ref().as_str());
         if let Some(tenant) = &raw.tenant {
             let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
@@ -326,8 +334,8 @@ impl Checker<'_> {
         }
         let client_id = raw.client_id.filter(|id| !id.trim().is_empty());
         let endpoint = |given: At<String>, last: &str| {
-            let ours = || format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/{last}");
-            given.map(Spanned::into_inner).or_else(|| outlook.then(ours))
+            let ours = |service: &Outlook| format!("{}/{tenant}/oauth2/v2.0/{last}", service.authority);
+            given.map(Spanned::into_inner).or_else(|| service.map(ours))
         };
         let authorize_url = endpoint(raw.authorize_url, "authorize");
         let token_url = endpoint(raw.token_url, "token");

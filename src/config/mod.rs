@@ -6,6 +6,7 @@
 mod check;
 mod excludes;
 mod filter;
+mod outlook;
 mod paths;
 mod problem;
 mod raw;

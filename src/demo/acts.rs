@@ -94,6 +94,27 @@ pub const ACTS: [Act; 10] = [
     },
 ];
 
+/// What goes on when all acts are over.
+impl Stage {
+    /// Lets the n-th greeting arrive.
+    ///
+    /// # Errors
+    /// None; it is as the acts are.
+    pub fn greet(&self, n: u32) -> Result<(), Error> {
+        self.arrives("INBOX", "A friend <friend@example.net>", &greeting(n))
+    }
+
+    /// Returns what the mirror shows once the n-th greeting has crossed.
+    #[must_use]
+    pub fn greeted(&self, n: u32) -> Option<String> {
+        self.shown_here("INBOX", &greeting(n), "")
+    }
+}
+
+fn greeting(n: u32) -> String {
+    format!("Greetings, {n}")
+}
+
 /// What a person has collected over time.
 pub(super) struct Collected {
     /// The mailbox.

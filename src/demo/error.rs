@@ -5,7 +5,6 @@ use std::io;
 
 use crate::auth::TokenError;
 use crate::config;
-use crate::engine;
 
 /// Why a demonstration ends early: a sentence.
 #[derive(Debug)]
@@ -31,12 +30,6 @@ impl std::error::Error for Error {}
 
 impl From<config::Error> for Error {
     fn from(error: config::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<engine::Error> for Error {
-    fn from(error: engine::Error) -> Self {
         Self(error.to_string())
     }
 }

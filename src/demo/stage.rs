@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use postkeep_sim::{Ca, OAuth, Options as Simulation, Profile, Server, oauth};
 use tempfile::TempDir;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::Error;
 use super::acts::{BEFORE, COLLECTED, Collected};
 use super::message::{message, subject, with_lf, with_picture};
 use crate::auth::Login;
-use crate::config::{Account, Auth, Config, Filter, prepare_state_dir};
-use crate::engine;
-use crate::engine::report::{Counts, Options, Outcome, Pace, Progress};
+use crate::config::{Account, Auth, Config, prepare_state_dir};
+use crate::daemon::{Answer, Client, LiveAccount, Request};
 use crate::imap::modified_utf7;
 use crate::model::MailboxName;
 
@@ -34,7 +33,6 @@ pub struct Stage {
     /// What the program keeps besides the mirror; it goes with the stage.
     private: TempDir,
     config: Config,
-    stop: watch::Receiver<bool>,
     /// How many messages there have been.
     written: Cell<u32>,
 }
@@ -56,7 +54,7 @@ impl Stage {
     ///
     /// # Errors
     /// [`Error`], if `mirror` is not empty, or the system lacks something.
-    pub fn open(mirror: &Path, stop: watch::Receiver<bool>) -> Result<Self, Error> {
+    pub fn open(mirror: &Path) -> Result<Self, Error> {
         prepare_mirror(mirror)?;
         let private = tempfile::Builder::new().prefix("postkeep-demo.").tempdir();
         let private = private.map_err(Error::doing("make a temporary directory"))?;
@@ -70,7 +68,7 @@ impl Stage {
         let text = config_text(&server, &sign_in, mirror, private.path(), &ca_file);
         fs::write(&config_file, text).map_err(Error::doing("write the configuration"))?;
         let config = Config::load(Some(&config_file))?;
-        let stage = Self { server, sign_in, private, config, stop, written: Cell::new(0) };
+        let stage = Self { server, sign_in, private, config, written: Cell::new(0) };
         COLLECTED.iter().for_each(|collected| stage.collect(collected));
         for (mailbox, from, subject, flags) in BEFORE {
             stage.put_there(mailbox, from, subject, flags);
@@ -78,7 +76,13 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Returns the configuration, for other commands of the program while the stage is there.
+    /// Returns the configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns its file, for other commands of the program while the stage is there.
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.private.path().join("config.toml")
@@ -121,27 +125,12 @@ impl Stage {
         signed_in.name.ok_or_else(|| Error::new("the sign-in service does not tell who signed in"))
     }
 
-    /// Makes one pass and returns what it did.
-    ///
-    /// # Errors
-    /// [`Error`], if it did not bring both sides into agreement.
-    pub async fn pass(&self) -> Result<Counts, Error> {
-        let options = Options {
-            mailboxes: Filter::default(),
-            dry_run: false,
-            full: false,
-            pace: Pace::Thorough,
-            state_dir: self.config.daemon.state_dir.clone(),
-            stop: self.stop.clone(),
-        };
-        let report = engine::sync(self.account()?, &options, &Progress::silent()).await?;
-        match report.outcome {
-            Outcome::InSync | Outcome::Stopped => Ok(report.total()),
-            _ => {
-                let texts = report.problems.iter().map(|problem| problem.text.clone());
-                let texts = texts.chain(report.mailboxes.iter().filter_map(|mailbox| mailbox.problem.clone()));
-                Err(Error::new(format!("the pass could not do everything: {}", texts.collect::<Vec<_>>().join("; "))))
-            }
+    /// Asks the daemon what it does with the account; `None` if it does not answer yet.
+    pub async fn live(&self) -> Option<LiveAccount> {
+        let mut daemon = Client::connect(&self.config.daemon.socket).await.ok()??;
+        match daemon.ask(&Request::Status).await.ok()? {
+            Answer::Status(live) => live.accounts.into_iter().next(),
+            _ => None,
         }
     }
 
@@ -228,11 +217,7 @@ impl Stage {
         found.ok_or_else(|| Error::new(format!("the server has no message \"{wanted}\" in {mailbox}")))
     }
 
-    /// Lets a message arrive.
-    ///
-    /// # Errors
-    /// None; it is as the other acts.
-    pub fn arrives(&self, mailbox: &str, from: &str, subject: &str) -> Result<(), Error> {
+    pub(super) fn arrives(&self, mailbox: &str, from: &str, subject: &str) -> Result<(), Error> {
         self.put_there(mailbox, from, subject, &[]);
         Ok(())
     }
@@ -259,6 +244,19 @@ impl Stage {
         Ok(())
     }
 
+    /// Describes each message that the server has, by mailbox and UID.
+    #[must_use]
+    pub fn there(&self) -> BTreeMap<(String, u32), String> {
+        let state = self.server.state();
+        let all = state.mailboxes.iter().flat_map(|(name, mailbox)| mailbox.messages.values().map(move |m| (name, m)));
+        let described = all.map(|(name, m)| {
+            let shown = format!("{name}: UID {}, {}", m.uid, in_words(&m.flags));
+            let subject = subject(&m.bytes).map_or_else(String::new, |subject| format!(", \"{subject}\""));
+            ((name.clone(), m.uid), shown + &subject)
+        });
+        described.collect()
+    }
+
     /// Describes a message if the server has it with exactly these flags.
     pub(super) fn shown_there(&self, mailbox: &str, wanted: &str, flags: &[&str]) -> Option<String> {
         let state = self.server.state();
@@ -266,9 +264,7 @@ impl Stage {
         let message = messages.values().find(|m| subject(&m.bytes) == Some(wanted))?;
         let wanted_flags: BTreeSet<&str> = flags.iter().copied().collect();
         let shown: BTreeSet<&str> = message.flags.iter().map(String::as_str).collect();
-        let flags =
-            if shown.is_empty() { "no flags".to_owned() } else { shown.iter().copied().collect::<Vec<_>>().join(" ") };
-        (shown == wanted_flags).then(|| format!("{mailbox}: UID {}, {flags}", message.uid))
+        (shown == wanted_flags).then(|| format!("{mailbox}: UID {}, {}", message.uid, in_words(&message.flags)))
     }
 }
 
@@ -422,6 +418,10 @@ fn make_maildir(maildir: &Path) -> Result<(), Error> {
         made.map_err(Error::doing("make a Maildir"))?;
     }
     Ok(())
+}
+
+fn in_words(flags: &BTreeSet<String>) -> String {
+    if flags.is_empty() { "no flags".to_owned() } else { flags.iter().cloned().collect::<Vec<_>>().join(" ") }
 }
 
 /// Returns the info letters of a server's flags.

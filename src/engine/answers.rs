@@ -116,7 +116,8 @@ pub(super) fn take_upload(
     content: Option<ContentKey>,
     internal_date: Option<i64>,
 ) -> Option<Uid> {
-    let is_it = |seen: &Seen| seen.uid >= uid_next && content.is_some_and(|c| c.fingerprint == seen.fingerprint);
+    let has = |seen: &Seen, print| seen.fingerprint == print || seen.bare == Some(print);
+    let is_it = |seen: &Seen| seen.uid >= uid_next && content.is_some_and(|c| has(seen, c.fingerprint));
     let same_date = |seen: &Seen| is_it(seen) && internal_date == Some(seen.internal_date);
     let found = free.iter().position(same_date).or_else(|| free.iter().position(is_it))?;
     Some(free.remove(found).uid)

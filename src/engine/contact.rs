@@ -11,7 +11,7 @@ use super::flags::first_base;
 use super::observe::{raw_name, settle_sizes};
 use super::rebind::{Unbound, Unlinked, rebind};
 use crate::db::{Db, Entry, Mailbox, NewLink};
-use crate::imap::{Body, Habit, Observation, Seen, Session};
+use crate::imap::{Body, Habit, Observation, Quirks, Seen, Session};
 use crate::maildir::{ContentHasher, Maildir, Scan, Source};
 use crate::model::{
     ContentKey, Cursor, Digest, Flags, Keys, Link, LinkState, RemoteMessage, SkipReason, Uid, UidSet, UniqueName,
@@ -72,7 +72,7 @@ pub(super) async fn contact(
         };
         links.push(NewLink {
             state: LinkState::Synced { uid: seen.uid, name: name.clone(), flags },
-            content: Some(common(file.keys, seen)),
+            content: Some(common(file.keys, seen, session.quirks())),
             internal_date: Some(seen.internal_date),
             inode: Some(file.inode),
         });
@@ -150,8 +150,11 @@ struct File {
     inode: u64,
 }
 
-/// Returns the content that a message and its file have in common: all of it, or all but mbsync's mark.
-fn common(file: Keys, message: &Seen) -> ContentKey {
+/// Returns the content that a message and its file have in common: all of it, or all but the marks.
+fn common(file: Keys, message: &Seen, quirks: &Quirks) -> ContentKey {
+    if quirks.has(Habit::Rewrites) {
+        return file.unmarked_content();
+    }
     let fits =
         |content: &ContentKey| content.fingerprint == message.fingerprint || Some(content.fingerprint) == message.bare;
     file.each().find(fits).or(file.bare).unwrap_or(file.whole)
@@ -167,8 +170,7 @@ fn unbound(
     for found in scan.iter() {
         let name = UniqueName::new(found.name);
         let from_base = known.get(&name).filter(|link| link.inode == Some(found.inode));
-        let from_base =
-            from_base.and_then(|link| Some((Keys { whole: link.content?, bare: None }, link.internal_date?)));
+        let from_base = from_base.and_then(|link| Some((Keys::unmarked(link.content?), link.internal_date?)));
         let (keys, internal_date) = match from_base {
             Some(known) => known,
             None => match maildir.read(&found.file()) {
@@ -186,7 +188,7 @@ fn unbound(
 }
 
 /// Pairs messages with files, fetching headers, and bodies only where headers cannot tell: first those that are the same,
-/// then those that are without the mark that mbsync left on one of them.
+/// then those that are without the marks that one of them has.
 async fn pair(
     session: &mut Session,
     observation: &Observation,
@@ -194,7 +196,7 @@ async fn pair(
 ) -> Result<Vec<(Seen, UniqueName)>, Error> {
     let uids: UidSet = observation.messages.keys().copied().collect();
     let mut seen = session.fingerprints(&uids).await?;
-    settle_sizes(session, &mut seen, files.values().flat_map(|file| [Some(file.keys.whole), file.keys.bare]).flatten());
+    settle_sizes(session, &mut seen, files.values().flat_map(|file| file.keys.each()));
     let seen: BTreeMap<Uid, Seen> = seen.into_iter().map(|s| (s.uid, s)).collect();
     let mut pairs: BTreeMap<Uid, UniqueName> = BTreeMap::new();
     for form in [Form::AsIs, Form::Bare] {
@@ -216,7 +218,7 @@ async fn pair(
 enum Form {
     /// All of it.
     AsIs,
-    /// All but mbsync's mark.
+    /// All but the marks.
     Bare,
 }
 
@@ -232,7 +234,7 @@ async fn pair_by(
         Unlinked { uid, fingerprint: bare.filter(|_| is_bare).unwrap_or(fingerprint), bare, internal_date }
     };
     let unbound = |(name, file): &(&UniqueName, &File)| {
-        let content = file.keys.bare.filter(|_| is_bare).unwrap_or(file.keys.whole);
+        let content = if is_bare { file.keys.unmarked_content() } else { file.keys.whole };
         Unbound { name: (*name).clone(), content, internal_date: file.internal_date }
     };
     let messages: Vec<Unlinked> = messages.iter().map(unlinked).collect();

@@ -106,7 +106,7 @@ fn content_lost(part: &Part, planned: &Planned) -> Option<ContentKey> {
 }
 
 /// Returns what is known, without its body, of a message that is to be downloaded: seen on the server, as it is and
-/// without mbsync's mark, or written down when an earlier run was about to take it.
+/// without its marks, or written down when an earlier run was about to take it.
 fn message_that_comes(part: &Part, op: &Op) -> Vec<(Fingerprint, i64)> {
     let Op::Download { uid, link, .. } = op else { return Vec::new() };
     match link.map(|link| part.base.get(&link)) {
@@ -121,7 +121,7 @@ fn message_that_comes(part: &Part, op: &Op) -> Vec<(Fingerprint, i64)> {
     }
 }
 
-/// Returns the digests, as it is and without mbsync's mark, of a file that is to be uploaded and was not there before.
+/// Returns the digests, as it is and without its marks, of a file that is to be uploaded and was not there before.
 fn file_that_comes(part: &Part, op: &Op) -> Vec<Digest> {
     let Op::Upload { name, .. } = op else { return Vec::new() };
     // What is kept in its place did not come from another.

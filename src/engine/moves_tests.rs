@@ -41,7 +41,7 @@ fn leaves_there(part: &mut Part, id: i64, file: &str) {
 }
 
 fn comes_here(part: &mut Part, file: &str, content: ContentKey) {
-    part.files.insert(name(file), Keys { whole: content, bare: None });
+    part.files.insert(name(file), Keys::unmarked(content));
     let op = Op::Upload { link: None, name: name(file), flags: Flags::new() };
     part.plan.push(Planned { op, why: Why::NewHere });
 }
@@ -170,7 +170,7 @@ fn what_an_interrupted_upload_may_have_brought_elsewhere_is_not_expunged_yet() {
     // It did not happen: the move is made now.
     let mut b = part("B");
     uploading(&mut b, content(1, 1));
-    b.files.insert(name("x"), Keys { whole: content(1, 1), bare: None });
+    b.files.insert(name("x"), Keys::unmarked(content(1, 1)));
     let op = Op::Upload { link: Some(LinkId(3)), name: name("x"), flags: Flags::new() };
     b.plan.push(Planned { op, why: Why::Interrupted });
     assert_eq!(result(leaving(), b), "A: move uid 7 to B x: moved here\nA: expunge uid 8: deleted here\n");

@@ -99,8 +99,10 @@ pub(super) fn settle_sizes(session: &Session, seen: &mut [Seen], known: impl Ite
         sizes.entry(header).and_modify(|known| *known = known.filter(|known| *known == size)).or_insert(Some(size));
     }
     for one in seen {
-        if let Some(Some(size)) = sizes.get(&one.fingerprint.header) {
-            one.fingerprint.size = *size;
+        for print in std::iter::once(&mut one.fingerprint).chain(&mut one.bare) {
+            if let Some(Some(size)) = sizes.get(&print.header) {
+                print.size = *size;
+            }
         }
     }
 }

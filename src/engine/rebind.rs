@@ -13,7 +13,7 @@ pub struct Unlinked {
     pub uid: Uid,
     /// What is known of it without its body.
     pub fingerprint: Fingerprint,
-    /// The same of what it is without mbsync's mark, if it has that.
+    /// The same of what it is without its marks, if it has any.
     pub bare: Option<Fingerprint>,
     /// INTERNALDATE, in seconds since 1970.
     pub internal_date: i64,

@@ -13,7 +13,7 @@ use super::parse::Data;
 use super::select::seen;
 use super::wire::{Answer, Fetch};
 use super::{Error, Habit, RawName, Session, date};
-use crate::model::{Digest, Fingerprint, Flags, RemoteMessage, Uid, UidSet, WithoutTuid};
+use crate::model::{Digest, Fingerprint, Flags, RemoteMessage, Uid, UidSet, WithoutMarks};
 
 /// Bytes of a message as the server gave them, whole.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub struct Seen {
     /// The digest of its header, and RFC822.SIZE, which some servers only estimate
     /// ([`Habit::EstimatesSizes`](super::Habit)).
     pub fingerprint: Fingerprint,
-    /// The same of what it is without mbsync's mark ([`WithoutTuid`]), if it has that.
+    /// The same of what it is without its marks ([`WithoutMarks`]), if it has any.
     pub bare: Option<Fingerprint>,
     /// INTERNALDATE in seconds since 1970; 0 if the server gave none that makes sense.
     pub internal_date: i64,
@@ -365,11 +365,11 @@ pub(super) fn unreadable(mailbox: &RawName) -> Error {
     Error::nonsense(Some(mailbox), "a line about a message cannot be read")
 }
 
-/// Returns the fingerprint that a message has without mbsync's mark, if its header has that. One too large for memory is
-/// taken to have none.
+/// Returns the fingerprint that a message has without its marks, if its header has any. One too large for memory is taken
+/// to have none.
 fn bare_of(header: &Body, size: u64) -> Option<Fingerprint> {
     let Body::Memory(bytes) = header else { return None };
-    let (mut mark, mut bare) = (WithoutTuid::default(), Vec::with_capacity(bytes.len()));
+    let (mut mark, mut bare) = (WithoutMarks::default(), Vec::with_capacity(bytes.len()));
     mark.update(bytes, |part| bare.extend_from_slice(part));
     if !mark.finish(|_| ()) {
         return None;

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use memchr::{memchr, memchr_iter, memchr2};
 
 use super::hasher::ContentHasher;
-use crate::model::{ContentKey, Keys, WithoutTuid};
+use crate::model::{ContentKey, Keys, WithoutMarks};
 
 /// How line ends are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -280,12 +280,12 @@ impl Message {
         Ok(hasher.finish())
     }
 
-    /// Reads the whole message, and once more if it has mbsync's mark, and returns its keys.
+    /// Reads the whole message, and once more if it has marks, and returns its keys.
     ///
     /// # Errors
     /// As [`Self::key`].
     pub fn keys(&mut self) -> io::Result<Keys> {
-        let (mut hasher, mut mark) = (ContentHasher::default(), WithoutTuid::default());
+        let (mut hasher, mut mark) = (ContentHasher::default(), WithoutMarks::default());
         self.rewind();
         self.each(|piece| {
             hasher.update(piece);
@@ -294,14 +294,17 @@ impl Message {
             }
         })?;
         let whole = hasher.finish();
-        if !mark.found() {
-            return Ok(Keys { whole, bare: None });
-        }
-        let (mut bare, mut mark) = (ContentHasher::default(), WithoutTuid::default());
+        let bare = if mark.found() { Some(self.key_without(WithoutMarks::default())?) } else { None };
+        let without_tuid = if mark.found_both() { Some(self.key_without(WithoutMarks::of_mbsync())?) } else { None };
+        Ok(Keys { whole, bare, without_tuid })
+    }
+
+    fn key_without(&mut self, mut marks: WithoutMarks) -> io::Result<ContentKey> {
+        let mut hasher = ContentHasher::default();
         self.rewind();
-        self.each(|piece| mark.update(piece, |part| bare.update(part)))?;
-        mark.finish(|part| bare.update(part));
-        Ok(Keys { whole, bare: Some(bare.finish()) })
+        self.each(|piece| marks.update(piece, |part| hasher.update(part)))?;
+        marks.finish(|part| hasher.update(part));
+        Ok(hasher.finish())
     }
 
     fn rewind(&mut self) {
@@ -466,6 +469,32 @@ mod tests {
             let header = &bytes[..end];
             let trimmed = header.iter().rposition(|b| !b"\r\n".contains(b)).map_or(0, |last| last + 1);
             prop_assert_eq!(header_digest(&bytes), Digest(Sha256::digest(&header[..trimmed]).into()));
+        }
+    }
+
+    #[test]
+    fn marks_lead_to_more_keys() {
+        let (tuid, flag, rest) =
+            ("X-TUID: abcdefghijkl\r\n", "X-Message-Flag: a\r\n b\r\n", "Subject: x\r\n\r\nbody\r\n");
+        let rows: [(String, Vec<String>); 4] = [
+            (rest.to_owned(), vec![rest.to_owned()]),
+            (format!("{tuid}{rest}"), vec![format!("{tuid}{rest}"), rest.to_owned()]),
+            (format!("{flag}{rest}"), vec![format!("{flag}{rest}"), rest.to_owned()]),
+            // A base from when Exchange's mark was not known may have the last of these.
+            (
+                format!("{flag}{tuid}{rest}"),
+                vec![format!("{flag}{tuid}{rest}"), rest.to_owned(), format!("{flag}{rest}")],
+            ),
+        ];
+        for (text, contents) in rows {
+            let (file, whole) = stored(text.as_bytes(), LineEndings::Lf);
+            let keys = Message::new(file).unwrap().keys().unwrap();
+            let of = |text: &String| stored(text.as_bytes(), LineEndings::Keep).1;
+            assert_eq!(keys.each().collect::<Vec<_>>(), contents.iter().map(of).collect::<Vec<_>>(), "{text:?}");
+            assert!(keys.each().all(|content| keys.is(content)) && !keys.is(of(&tuid.to_owned())));
+            assert_eq!(keys.unmarked_content(), of(&rest.to_owned()));
+            let bare = super::super::unmarked_key(Source::Memory(text.as_bytes())).unwrap();
+            assert_eq!((whole, bare), (keys.whole, keys.bare));
         }
     }
 

@@ -6,7 +6,7 @@ use memchr::memchr2;
 use sha2::{Digest as _, Sha256};
 
 use super::content::{Failure, Source};
-use crate::model::{ContentKey, Digest, Fingerprint, WithoutTuid};
+use crate::model::{ContentKey, Digest, Fingerprint, WithoutMarks};
 
 /// Makes a [`ContentKey`] of the bytes of a message as served, in pieces of any size.
 #[derive(Clone, Default)]
@@ -39,12 +39,12 @@ impl ContentHasher {
         }
     }
 
-    /// Takes all that a source has but the `X-TUID` lines.
+    /// Takes all that a source has but the marks.
     ///
     /// # Errors
     /// Those of reading it.
     pub fn read_bare(&mut self, source: Source<'_>) -> io::Result<()> {
-        let mut mark = WithoutTuid::default();
+        let mut mark = WithoutMarks::default();
         let read = source.pieces(|piece| {
             mark.update(piece, |part| self.update(part));
             Ok(true)
@@ -73,6 +73,26 @@ impl Write for ContentHasher {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Returns the key that a source has without its marks, if it has any.
+///
+/// # Errors
+/// Those of reading it.
+pub fn unmarked_key(source: Source<'_>) -> io::Result<Option<ContentKey>> {
+    let mut marks = WithoutMarks::default();
+    let header = source.pieces(|piece| {
+        marks.update(piece, |_| ());
+        Ok(!marks.is_through())
+    });
+    match header {
+        Err(Failure::Read(error) | Failure::Write(error)) => return Err(error),
+        Ok(_) if !marks.found() => return Ok(None),
+        Ok(_) => {}
+    }
+    let mut hasher = ContentHasher::default();
+    hasher.read_bare(source)?;
+    Ok(Some(hasher.finish()))
 }
 
 /// Returns [`Fingerprint::header`] of a header (or of a whole message) as served.

@@ -32,7 +32,7 @@ pub use content::{LineEndings, Message, Source};
 pub use deliver::{Delivery, Incoming, Written};
 pub use error::Error;
 pub use graveyard::Graveyard;
-pub use hasher::{ContentHasher, header_digest};
+pub use hasher::{ContentHasher, header_digest, unmarked_key};
 pub use keywords::Keywords;
 pub use marker::Marker;
 pub use name::{FileRef, letters_of, unique_name, unique_of};

@@ -29,10 +29,10 @@ pub struct Fingerprint {
 
 /// The whole content: the digest decides, the fingerprint finds candidates without a download.
 ///
-/// In the base it is that of the message as served. There is one exception, for what mbsync has stored: where only one
-/// of the two copies has an `X-TUID` line ([`WithoutTuid`](super::WithoutTuid)), it is that of the other copy, the bytes
-/// that both have in common. So whoever checks a copy against the base takes [`Keys::is`]: the copy, or the copy without
-/// such a line, has this digest. No file and no message is changed for it.
+/// In the base it is that of the message as served, but for marks ([`WithoutMarks`](super::WithoutMarks)): where only one
+/// of the two copies has one, it is that of the bytes that both have in common; and where the server gives and takes marks
+/// as it likes, it is that of the message without any. So whoever checks a copy against the base takes [`Keys::is`]: the
+/// copy, or the copy without marks, has this digest. No file and no message is changed for it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ContentKey {
     /// The digest of the message as served.
@@ -41,24 +41,38 @@ pub struct ContentKey {
     pub fingerprint: Fingerprint,
 }
 
-/// What identifies a copy of a message: as it is, and without mbsync's mark, if it has one.
+/// What identifies a copy of a message: as it is, and without its marks, if it has any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keys {
     /// All of it.
     pub whole: ContentKey,
-    /// Without its `X-TUID` lines.
+    /// Without its marks.
     pub bare: Option<ContentKey>,
+    /// Without those of mbsync, where it has others too. Some bases know it so: once no other marks were known.
+    pub without_tuid: Option<ContentKey>,
 }
 
 impl Keys {
+    /// Makes them of a copy that has no marks, or whose marks are not known.
+    #[must_use]
+    pub fn unmarked(whole: ContentKey) -> Self {
+        Self { whole, bare: None, without_tuid: None }
+    }
+
     /// Tells whether this is a copy of the message with that content.
     #[must_use]
     pub fn is(&self, content: ContentKey) -> bool {
-        self.whole == content || self.bare == Some(content)
+        self.each().any(|own| own == content)
     }
 
-    /// Returns the content of a copy as it is, and then without the mark.
+    /// Returns the content of a copy as it is, and then without marks.
     pub fn each(&self) -> impl Iterator<Item = ContentKey> {
-        [Some(self.whole), self.bare].into_iter().flatten()
+        [Some(self.whole), self.bare, self.without_tuid].into_iter().flatten()
+    }
+
+    /// Returns the content of a copy without marks.
+    #[must_use]
+    pub fn unmarked_content(&self) -> ContentKey {
+        self.bare.unwrap_or(self.whole)
     }
 }

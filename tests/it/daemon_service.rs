@@ -4,11 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use postkeep_sim::{Fault, Profile, When};
+use postkeep_sim::{Fault, OAuth, Profile, When};
 use rustix::process::Signal;
 
 use crate::daemon::{Daemon, NO_SWEEP, message, scene};
-use crate::oauth_server::OAuthServer;
 use crate::outlook::{PROFILE, let_quiet_pass};
 
 /// How long it is listened to silence.
@@ -65,7 +64,7 @@ fn a_watch_whose_token_runs_out_begins_again_at_once() {
 #[test]
 fn an_account_that_nobody_is_signed_in_to_is_parked_and_the_user_is_told() {
     let (server, account) = scene(Profile::Exo2026, NO_SWEEP);
-    let oauth = OAuthServer::start();
+    let oauth = OAuth::spawn(&server, None).unwrap();
     let directory = crate::account::scratch("attention");
     let (script, told) = (directory.path().join("hook.sh"), directory.path().join("told"));
     fs::write(&script, format!("#!/bin/sh\ncat >>{told:?}\n")).unwrap();
@@ -77,9 +76,9 @@ fn an_account_that_nobody_is_signed_in_to_is_parked_and_the_user_is_told() {
          maildir = {maildir:?}\n{NO_SWEEP}\n\n[account.a.oauth]\nclient_id = \"client\"\nauthorize_url = {:?}\n\
          token_url = {:?}\ndevice_url = {:?}\ntoken_store = \"file\"\n",
         server.port(),
-        oauth.url("authorize"),
-        oauth.url("token"),
-        oauth.url("devicecode"),
+        oauth.endpoint("consumers", "authorize"),
+        oauth.endpoint("consumers", "token"),
+        oauth.endpoint("consumers", "devicecode"),
     );
     fs::write(account.config(), config).unwrap();
     let daemon = Daemon::start(&account);

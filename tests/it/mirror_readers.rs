@@ -1,18 +1,14 @@
 //! Real mail readers read what was written, and what they do crosses.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::thread::{self, JoinHandle};
 
-use rustix::pty;
-
 use crate::mirror::{Host, Kind, World, letters, message};
+use crate::terminal;
 
 fn filled(host: &Host) -> World<'_> {
     let world = host.world("");
@@ -116,17 +112,7 @@ fn mutt(world: &World<'_>, mailbox: &Path, keys: &str) {
 
 /// Opens a terminal: the end for a program, and a thread that returns what was written to it once nobody has it open.
 fn terminal() -> (fs::File, JoinHandle<String>) {
-    let ours = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
-    pty::grantpt(&ours).unwrap();
-    pty::unlockpt(&ours).unwrap();
-    let path = pty::ptsname(&ours, Vec::new()).unwrap();
-    let theirs = fs::File::options()
-        .read(true)
-        .write(true)
-        .custom_flags(rustix::fs::OFlags::NOCTTY.bits() as i32)
-        .open(OsStr::from_bytes(path.as_bytes()))
-        .unwrap();
-    let mut ours = fs::File::from(ours);
+    let (mut ours, theirs) = terminal::open();
     let read = move || {
         let mut text = Vec::new();
         // It ends with an error (EIO) where a pipe would just end.

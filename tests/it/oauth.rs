@@ -1,5 +1,5 @@
-//! Signing in with OAuth 2.0: the real program, an authorization server that agrees at once, and a mail server that takes
-//! the tokens.
+//! Signing in with OAuth 2.0: the real program, the simulated sign-in service with a user who agrees at once, and a mail
+//! server that takes the tokens.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -7,17 +7,16 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 
-use postkeep_sim::{Fault, Profile, Server, When};
+use postkeep_sim::oauth::{DeviceState, get, press};
+use postkeep_sim::{Fault, HttpFault, OAuth, Profile, Server, When};
 
 use crate::account::{Account, Output, Remote};
-use crate::oauth_server::{OAuthServer, Reply, get, sent_back, visit};
 
 /// An account that signs in with OAuth 2.0, and both servers.
 pub struct Scene {
-    pub mail: Arc<Server>,
-    pub oauth: OAuthServer,
+    pub mail: Server,
+    pub oauth: OAuth,
     pub account: Account,
 }
 
@@ -28,8 +27,16 @@ impl Scene {
 
     /// Makes one with more lines below `[account.a.oauth]`.
     pub fn with(extra: &str) -> Self {
-        let mail = Arc::new(Server::spawn(Profile::Outlook).unwrap());
-        let oauth = OAuthServer::start();
+        let mail = Server::spawn(Profile::Outlook).unwrap();
+        let oauth = OAuth::spawn(&mail, None).unwrap();
+        {
+            let mut directory = oauth.directory();
+            directory.user = "someone@outlook.com".to_owned();
+            // Stricter than Microsoft: a refresh token is good for one use.
+            directory.strict = true;
+            directory.mark = "cAnArY".to_owned();
+            (directory.decides, directory.interval) = (DeviceState::Approved, 1);
+        }
         let account = Account::on_sim(&mail);
         let path = |path: PathBuf| path.display().to_string();
         let (maildir, state_dir) = (path(account.maildir()), path(account.state_dir()));
@@ -40,17 +47,11 @@ impl Scene {
              client_id = \"client\"\nscope = \"https://outlook.office.com/IMAP.AccessAsUser.All offline_access openid\"\n\
              authorize_url = {:?}\ntoken_url = {:?}\ndevice_url = {:?}\n{extra}\n",
             mail.port(),
-            oauth.url("authorize"),
-            oauth.url("token"),
-            oauth.url("devicecode"),
+            oauth.endpoint("consumers", "authorize"),
+            oauth.endpoint("consumers", "token"),
+            oauth.endpoint("consumers", "devicecode"),
         );
         fs::write(account.config(), config).unwrap();
-        let issued = Arc::downgrade(&mail);
-        oauth.lock().issued = Box::new(move |token| {
-            if let Some(mail) = issued.upgrade() {
-                mail.state().tokens.insert(token.to_owned());
-            }
-        });
         mail.state().append("INBOX", b"Message-ID: <1>\r\nSubject: one\r\n\r\nbody\r\n", &[], 1_700_000_000);
         Self { mail, oauth, account }
     }
@@ -97,13 +98,42 @@ impl Scene {
         output
     }
 
+    /// Returns the fields of the requests to an endpoint, in order.
+    pub fn asked(&self, endpoint: &str) -> Vec<BTreeMap<String, String>> {
+        let to = |request: &postkeep_sim::oauth::HttpRequest| {
+            // The press of the button repeats what the page was asked for.
+            request.path.ends_with(&format!("/{endpoint}")) && (endpoint != "authorize" || request.method == "GET")
+        };
+        self.oauth.requests().into_iter().filter(to).map(|request| request.fields).collect()
+    }
+
+    /// Lets the next request to the token endpoint fail.
+    pub fn token_fails(&self, fault: HttpFault) {
+        self.oauth.inject("token", When::Nth(1), fault);
+    }
+
     pub fn renewals(&self) -> usize {
-        self.oauth.asked("token").iter().filter(|params| params["grant_type"] == "refresh_token").count()
+        self.asked("token").iter().filter(|params| params["grant_type"] == "refresh_token").count()
     }
 
     pub fn sign_ins(&self) -> usize {
         self.mail.commands().iter().filter(|command| command.name == "AUTHENTICATE").count()
     }
+}
+
+/// Does what the user's browser does with the address that it is sent to: signs in, and comes back; returns the page there.
+pub fn visit(address: &str) -> String {
+    get(&press(address).unwrap()).unwrap().1
+}
+
+/// Returns an answer with an error of OAuth.
+pub fn error(name: &'static str, description: &str) -> HttpFault {
+    HttpFault::Error(name, description.to_owned())
+}
+
+/// Returns an answer with this status and body.
+pub fn body(status: u16, body: &str) -> HttpFault {
+    HttpFault::Body(status, body.to_owned())
 }
 
 /// A program that runs, and that is waited for.
@@ -180,7 +210,7 @@ fn a_user_signs_in_and_mail_comes() {
     assert!(page.contains("postkeep sync a"), "{page}");
     assert_eq!(fs::metadata(scene.token_file()).unwrap().mode() & 0o7777, 0o600);
 
-    let asked = scene.oauth.asked("authorize").remove(0);
+    let asked = scene.asked("authorize").remove(0);
     let scope = "https://outlook.office.com/IMAP.AccessAsUser.All offline_access openid";
     for (name, value) in [
         ("response_type", "code"),
@@ -196,7 +226,7 @@ fn a_user_signs_in_and_mail_comes() {
 
     scene.sync(0);
     scene.account.assert_equal(Remote::Sim(&scene.mail));
-    let renewal = scene.oauth.asked("token").remove(1);
+    let renewal = scene.asked("token").remove(1);
     assert_eq!((renewal["grant_type"].as_str(), renewal["scope"].as_str()), ("refresh_token", scope));
     assert_eq!(renewal["client_id"], "client");
     assert!(!renewal.contains_key("client_secret"));
@@ -204,17 +234,17 @@ fn a_user_signs_in_and_mail_comes() {
     scene.sync(0);
     scene.sync(0);
     assert_eq!(scene.renewals(), 3);
-    assert_eq!(scene.mail.violations(), Vec::<String>::new());
+    assert_eq!((scene.mail.violations(), scene.oauth.violations()), (vec![], vec![]));
 }
 
 #[test]
 fn a_visit_that_is_not_the_right_one_changes_nothing() {
     let scene = Scene::new();
     let (output, pages) = scene.login_by(&[], |address| {
-        let back = sent_back(address);
-        let (wrong, other) = (back.replace("state=", "state=x"), back.replace("/?", "/other?"));
-        let pages = [wrong, other].map(|address| get(&address));
-        (pages, get(&back))
+        let back = press(address).unwrap();
+        let (wrong, other) = (back.replace("state=", "state=x"), back.replace("?", "/other?"));
+        let pages = [wrong, other].map(|address| get(&address).unwrap());
+        (pages, get(&back).unwrap())
     });
     let ([wrong, other], right) = pages;
     assert!(
@@ -224,14 +254,13 @@ fn a_visit_that_is_not_the_right_one_changes_nothing() {
     assert!(other.0.starts_with("HTTP/1.1 404 ") && other.1.contains("There is nothing here"), "{other:?}");
     assert!(right.0.starts_with("HTTP/1.1 200 ") && right.1.contains("You are signed in"), "{right:?}");
     assert_eq!(output.code, 0, "{}", output.stderr);
-    assert_eq!(scene.oauth.asked("token").len(), 1);
+    assert_eq!(scene.asked("token").len(), 1);
 }
 
 #[test]
 fn who_declines_is_told_how_to_try_again() {
     let scene = Scene::new();
-    scene.oauth.lock().refuse =
-        Some(("access_denied".to_owned(), "AADSTS65004: User <declined> to consent.".to_owned()));
+    scene.oauth.directory().denial = Some("AADSTS65004: User <declined> to consent.".to_owned());
     let (output, page) = scene.login_by(&[], visit);
     assert_eq!(output.code, 3, "{}", output.stderr);
     assert!(output.stderr.contains("was declined") && output.stderr.contains("postkeep login a"), "{}", output.stderr);
@@ -242,19 +271,21 @@ fn who_declines_is_told_how_to_try_again() {
 #[test]
 fn what_goes_wrong_after_the_consent_is_on_the_page_too() {
     let rows = [
-        (Reply::new(503, "busy"), 5, "HTTP 503"),
-        (Reply::error("invalid_client", "AADSTS7000218: a secret is missing"), 2, "check client_id"),
-        (Reply::new(200, "<html>cAnArY</html>"), 5, "makes no sense"),
-        (Reply::new(200, r#"{"token_type":"Bearer","access_token":"x","expires_in":60}"#), 2, "offline_access"),
+        (body(503, "busy"), 5, "HTTP 503"),
+        (error("invalid_client", "AADSTS7000218: a secret is missing"), 2, "check client_id"),
+        (body(200, "<html>cAnArY</html>"), 5, "makes no sense"),
+        (body(200, r#"{"token_type":"Bearer","access_token":"x","expires_in":60}"#), 2, "offline_access"),
     ];
     let scene = Scene::new();
-    for (reply, code, words) in rows {
-        scene.oauth.lock().replies.push_back(reply);
+    for (fault, code, words) in rows {
+        let fired = format!("token authorization_code {}", fault.name());
+        scene.token_fails(fault);
         let (output, page) = scene.login_by(&[], visit);
         assert_eq!(output.code, code, "{}", output.stderr);
         assert!(output.stderr.contains(words) && page.contains(words), "{}{page}", output.stderr);
         assert!(page.contains("<h1>You are not signed in yet</h1>") && !page.contains("cAnArY"), "{page}");
-        assert!(scene.oauth.lock().replies.is_empty() && !scene.token_file().exists());
+        assert_eq!(scene.oauth.fired().last(), Some(&fired));
+        assert!(!scene.token_file().exists());
     }
 }
 
@@ -263,13 +294,13 @@ fn somebody_else_is_not_taken_for_the_owner_of_the_mirror() {
     let scene = Scene::new();
     scene.login();
     let before = fs::read(scene.token_file()).unwrap();
-    scene.oauth.lock().name = "other@outlook.com".to_owned();
+    scene.oauth.directory().user = "other@outlook.com".to_owned();
     let (output, page) = scene.login_by(&[], visit);
     assert_eq!(output.code, 3, "{}", output.stderr);
     assert!(output.stderr.contains("mirrors the mailbox of someone@outlook.com"), "{}", output.stderr);
     assert!(page.contains("that was other@outlook.com"), "{page}");
     assert_eq!(fs::read(scene.token_file()).unwrap(), before);
-    scene.oauth.lock().name = "SomeOne@outlook.com".to_owned();
+    scene.oauth.directory().user = "SomeOne@outlook.com".to_owned();
     scene.login();
 }
 
@@ -336,28 +367,30 @@ fn a_refused_password_names_the_way_in() {
 #[test]
 fn a_device_waits_for_its_user() {
     let scene = Scene::new();
-    scene.oauth.lock().replies.push_back(Reply::error("authorization_pending", "AADSTS70016: not yet"));
+    scene.token_fails(error("authorization_pending", "AADSTS70016: not yet"));
     let output = scene.run(&["login", "a", "--device"]);
     assert_eq!(output.code, 0, "{}", output.stderr);
-    assert!(output.stdout.contains("    https://microsoft.com/devicelogin\n"), "{}", output.stdout);
-    assert!(output.stdout.contains("    ABCD1234\n"), "{}", output.stdout);
-    let polls = scene.oauth.asked("token");
+    assert!(output.stdout.contains("    https://www.microsoft.com/link\n"), "{}", output.stdout);
+    let (device_code, device) = scene.oauth.directory().devices.pop_first().unwrap();
+    assert_eq!(device.state, DeviceState::Used);
+    assert!(output.stdout.contains(&format!("    {}\n", device.user_code)), "{}", output.stdout);
+    let polls = scene.asked("token");
     assert_eq!(polls.len(), 2);
     for poll in &polls {
         assert_eq!(poll["grant_type"], "urn:ietf:params:oauth:grant-type:device_code");
-        assert_eq!((poll["device_code"].as_str(), poll["client_id"].as_str()), ("device-cAnArY", "client"));
+        assert_eq!((poll["device_code"].as_str(), poll["client_id"].as_str()), (device_code.as_str(), "client"));
     }
-    assert!(scene.oauth.asked("devicecode")[0]["scope"].contains("offline_access"));
+    assert!(scene.asked("devicecode")[0]["scope"].contains("offline_access"));
     scene.sync(0);
 
-    for (error, words) in
-        [("access_denied", "was declined"), ("expired_token", "nobody signed in to account a in time")]
+    for (name, words) in [("access_denied", "was declined"), ("expired_token", "nobody signed in to account a in time")]
     {
         let scene = Scene::new();
-        scene.oauth.lock().replies.push_back(Reply::error(error, "AADSTS70000: no"));
+        scene.token_fails(error(name, "AADSTS70000: no"));
         let output = scene.run(&["login", "a", "--device"]);
         assert_eq!(output.code, 3, "{}", output.stderr);
         assert!(output.stderr.contains(words) && output.stderr.contains("postkeep login a"), "{}", output.stderr);
-        assert!(scene.oauth.lock().replies.is_empty() && !scene.token_file().exists());
+        assert_eq!(scene.oauth.fired(), ["token device_code error"]);
+        assert!(!scene.token_file().exists());
     }
 }

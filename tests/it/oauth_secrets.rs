@@ -8,8 +8,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use postkeep_sim::{Fault, When};
 
 use crate::account::{Output, Remote};
-use crate::oauth::{Scene, Started, files};
-use crate::oauth_server::{Reply, visit};
+use crate::oauth::{Scene, Started, error, files, visit};
 
 /// Returns what of `secret` is in its base64, wherever it stands in the text.
 fn in_base64(secret: &str) -> Vec<String> {
@@ -30,7 +29,7 @@ fn no_secret_is_found_anywhere_but_in_its_file() {
     // A server that says too much.
     let kept: serde_json::Value = serde_json::from_slice(&fs::read(scene.token_file()).unwrap()).unwrap();
     let echo = format!("AADSTS70000: {} is not valid", kept["refresh_token"].as_str().unwrap());
-    scene.oauth.lock().replies.push_back(Reply::error("invalid_grant", &echo));
+    scene.token_fails(error("invalid_grant", &echo));
     said.push(scene.run(&[&["sync"][..], &trace].concat()));
     assert!(said[3].stdout.contains("[secret] is not valid"), "{}", said[3].stdout);
     assert!(said[2].stderr.contains(" TRACE "), "{}", said[2].stderr);
@@ -107,6 +106,6 @@ fn who_insists_on_a_keyring_is_told_that_there_is_none() {
     let output = scene.run(&["login", "a"]);
     assert_eq!(output.code, 1, "{}", output.stderr);
     assert!(output.stderr.contains("there is no Secret Service to keep the sign-in"), "{}", output.stderr);
-    assert_eq!(scene.oauth.asked("authorize").len(), 0);
+    assert_eq!(scene.asked("authorize").len(), 0);
     assert!(!scene.token_file().exists());
 }

@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use postkeep_sim::{At, Fault, When};
+use postkeep_sim::{At, Fault, HttpFault, State, When};
 
 use crate::account::Remote;
-use crate::oauth::Scene;
-use crate::oauth_server::Reply;
+use crate::oauth::{Scene, body, error};
 
 const EXPIRED: &str = "* BYE Session invalidated - AccessTokenExpired";
 
@@ -71,8 +72,10 @@ fn a_session_is_not_used_again_when_its_token_is_old() {
     scene.login();
     scene.sync(0);
     let usual = scene.sign_ins();
-    // Old at once.
-    scene.oauth.lock().lifetime = 0;
+    // Old at once, and good all the same.
+    scene.oauth.directory().expires_in = Duration::ZERO;
+    let prolong = |state: &mut State| state.grants.values_mut().for_each(|grant| grant.until = Duration::MAX);
+    scene.mail.inject("AUTHENTICATE", When::Every, Fault::Run(Arc::new(prolong)));
     drop(scene.mail.take_commands());
     scene.mail.state().append("INBOX", b"Subject: two\r\n\r\nbody\r\n", &[], 1_700_000_000);
     scene.sync(0);
@@ -87,35 +90,33 @@ fn a_session_is_not_used_again_when_its_token_is_old() {
 #[test]
 fn a_failed_renewal_keeps_the_sign_in() {
     let abuse = "AADSTS70000: User account is found to be in service abuse mode.";
-    let pause = Reply { headers: "Retry-After: 120\r\n".to_owned(), ..Reply::new(429, "") };
-    let cut = Reply { cut: true, ..Reply::new(0, "") };
     let rows = [
-        (Reply::new(500, "oh"), 5, "it answered HTTP 500"),
-        (pause, 5, "it answered HTTP 429 and asks to be left alone for 120 seconds"),
-        (Reply::error("temporarily_unavailable", "AADSTS90033: later"), 5, "AADSTS90033: later"),
-        (Reply::new(404, "<html>"), 5, "it answered HTTP 404"),
-        (Reply::new(302, ""), 5, "it answered HTTP 302"),
-        (Reply::new(200, "{\"access_token\":\"cAnArY\"}"), 5, "makes no sense"),
-        (Reply::new(200, &"x".repeat(2 << 20)), 5, "far too long"),
-        (cut, 5, "cannot be used now"),
-        (Reply::error("invalid_grant", "AADSTS70000: The provided value is not valid."), 3, "postkeep login a"),
-        (Reply::error("interaction_required", "AADSTS50076: more"), 3, "postkeep login a"),
-        (Reply::error("invalid_grant", abuse), 3, "Microsoft has restricted the user"),
-        (Reply::error("unauthorized_client", "AADSTS700016: unknown"), 3, "check client_id"),
+        (body(500, "oh"), 5, "it answered HTTP 500"),
+        (HttpFault::too_many(120), 5, "it answered HTTP 429 and asks to be left alone for 120 seconds"),
+        (error("temporarily_unavailable", "AADSTS90033: later"), 5, "AADSTS90033: later"),
+        (body(404, "<html>"), 5, "it answered HTTP 404"),
+        (body(302, ""), 5, "it answered HTTP 302"),
+        (body(200, "{\"access_token\":\"cAnArY\"}"), 5, "makes no sense"),
+        (body(200, &"x".repeat(2 << 20)), 5, "far too long"),
+        (HttpFault::Lose, 5, "cannot be used now"),
+        (error("invalid_grant", "AADSTS70000: The provided value is not valid."), 3, "postkeep login a"),
+        (error("interaction_required", "AADSTS50076: more"), 3, "postkeep login a"),
+        (error("invalid_grant", abuse), 3, "Microsoft has restricted the user"),
+        (error("unauthorized_client", "AADSTS700016: unknown"), 3, "check client_id"),
     ];
     let scene = Scene::new();
-    scene.oauth.lock().strict = false;
+    scene.oauth.directory().strict = false;
     scene.login();
     let kept = fs::read(scene.token_file()).unwrap();
-    for (reply, code, words) in rows {
+    for (fault, code, words) in rows {
         let before = scene.renewals();
-        scene.oauth.lock().replies.push_back(reply.clone());
+        scene.token_fails(fault.clone());
         let output = scene.sync(code);
         let said = output.stdout + &output.stderr;
         assert!(said.contains(words) && !said.contains("cAnArY"), "{words}: {said}");
-        assert_eq!(scene.renewals(), before + 1, "{reply:?}");
-        assert_eq!(fs::read(scene.token_file()).unwrap(), kept, "{reply:?}");
-        assert!(scene.oauth.lock().replies.is_empty());
+        assert_eq!(scene.renewals(), before + 1, "{fault:?}");
+        assert_eq!(fs::read(scene.token_file()).unwrap(), kept, "{fault:?}");
+        assert_eq!(scene.oauth.fired().last(), Some(&format!("token refresh_token {}", fault.name())));
     }
     scene.sync(0);
 }
@@ -138,7 +139,7 @@ fn a_crash_while_a_token_is_saved_never_leaves_half_of_one() {
     for (number, name) in of_tokens {
         for strict in [false, true] {
             let scene = Scene::new();
-            scene.oauth.lock().strict = strict;
+            scene.oauth.directory().strict = strict;
             scene.login();
             let before = fs::read_to_string(scene.token_file()).unwrap();
             let output = scene.run_with(&["sync"], &[("POSTKEEP_CRASH_AT", number)]);
@@ -167,7 +168,7 @@ fn a_crash_while_a_token_is_saved_never_leaves_half_of_one() {
 #[test]
 fn a_sign_in_that_cannot_be_saved_is_told_and_the_old_one_stays() {
     let scene = Scene::new();
-    scene.oauth.lock().strict = false;
+    scene.oauth.directory().strict = false;
     scene.login();
     let before = fs::read(scene.token_file()).unwrap();
     // In the way of the new file.

@@ -11,8 +11,9 @@ use postkeep_sim::{Ca, OAuth, Options, Profile, Server};
 
 use crate::account::{Account, Remote};
 use crate::faults_scene::{DATE, mail};
+use crate::oauth::visit;
 use crate::outlook;
-use crate::outlook_account::{browse, login, not_signed_in, signed_in};
+use crate::outlook_account::{login, not_signed_in, signed_in};
 
 /// Writes a program of that name into a directory that can be put first on the PATH.
 fn program(account: &Account, name: &str, script: &str) -> String {
@@ -50,7 +51,7 @@ fn a_browser_is_opened_where_there_is_a_screen() {
     let (count, address) = told.trim_end().split_once('\n').unwrap();
     assert_eq!(count, "1");
     assert!(address.starts_with(&oauth.endpoint("consumers", "authorize")), "{address}");
-    browse(address);
+    visit(address);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && said.contains("Your browser opens a page to sign in."), "{said}");

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use postkeep_sim::oauth::{DeviceState, get, press};
+use postkeep_sim::oauth::DeviceState;
 use postkeep_sim::{Faults, OAuth, Profile, Server};
 
 use crate::account::{Account, Remote};
@@ -29,11 +29,6 @@ pub fn login(account: &Account, oauth: &OAuth) {
     oauth.directory().decide(DeviceState::Approved);
     lines.for_each(drop);
     assert!(child.wait().unwrap().success());
-}
-
-/// Does what the user's browser does with the address that it is sent to: signs in, and comes back.
-pub fn browse(address: &str) {
-    get(&press(address).unwrap()).unwrap();
 }
 
 /// Makes an account with `provider = "outlook"` on a simulated one.

@@ -1,5 +1,8 @@
 //! What Outlook.com does to single messages. The numbers are those of the failure modes that the simulation knows.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use postkeep_sim::{At, Fault, Sizes, Unkept, When};
@@ -131,6 +134,93 @@ fn f12_a_message_that_is_given_otherwise_the_next_time_stays_as_it_is() {
     assert!(seen.bytes.starts_with(b"X-Message-Flag: "), "{seen:?}");
     scene.assert_quirk("message_flag_header");
     scene.assert_here([1, 2]);
+    scene.assert_quiet();
+}
+
+/// The first message of INBOX gets or loses `\Flagged`, and so its mark, and then something `happens` for which it has a
+/// new number: it is the same message. Where the base is `lost`, nobody knows which side changed the flag, and it stays.
+fn assert_known_again(lost: bool, happens: impl Fn(&Scene)) {
+    let of_mailboxes = |scene: &Scene| [scene.account.files("INBOX"), scene.account.files("Archive")].concat();
+    let contents = |paths: &[PathBuf]| -> BTreeMap<u64, Vec<u8>> {
+        let read = |path: &PathBuf| (std::fs::metadata(path).unwrap().ino(), std::fs::read(path).unwrap());
+        paths.iter().map(read).collect()
+    };
+    for (flagged, tuid) in [(false, ""), (true, ""), (true, "X-TUID: abcdefghijkl\r\n")] {
+        eprintln!("flagged {flagged}, {tuid:?}");
+        let (before, after): (&[&str], &[&str]) =
+            if flagged { (&["\\Flagged"], &["\\Seen"]) } else { (&[], &["\\Flagged", "\\Seen"]) };
+        let scene = account("");
+        scene.server.state().quirks.message_flag_header = true;
+        for n in [1, 2] {
+            let bytes = [tuid.as_bytes(), &mail(n)].concat();
+            scene.server.state().append("INBOX", &bytes, before, DATE + i64::from(n));
+        }
+        scene.sync_says(0, &[]);
+        let files = contents(&of_mailboxes(&scene));
+        assert_eq!(
+            files.values().filter(|bytes| bytes.starts_with(b"X-Message-Flag: ")).count(),
+            2 * usize::from(flagged)
+        );
+
+        scene.server.state().set_flags("INBOX", 1, after);
+        happens(&scene);
+        let _ = scene.server.take_commands();
+        scene.sync_says(i32::from(lost), &[]);
+        let told = scene.server.take_commands();
+        assert!(!told.iter().any(|c| c.fits("UID FETCH BODY.PEEK[]") || c.name == "APPEND"), "{told:?}");
+        assert!(lost || !told.iter().any(|c| c.changes()), "{told:?}");
+        let paths = of_mailboxes(&scene);
+        assert!(contents(&paths) == files && paths.len() == 2, "a file was touched: {paths:?}");
+        let letters = if flagged && !lost { ":2,S" } else { ":2,FS" };
+        assert!(paths.iter().any(|path| path.to_str().unwrap().ends_with(letters)), "{paths:?}");
+        scene.assert_graves(0);
+        scene.assert_quirk("message_flag_header");
+        scene.assert_quiet();
+    }
+}
+
+#[test]
+fn f12_f13_a_message_that_was_flagged_meanwhile_is_known_under_its_new_uid() {
+    assert_known_again(false, |scene| {
+        scene.server.state().renumber("INBOX", 1);
+    });
+}
+
+#[test]
+fn f12_f13_a_message_that_was_flagged_meanwhile_is_known_where_it_was_moved_to() {
+    assert_known_again(false, |scene| {
+        scene.server.state().move_message("INBOX", 1, "Archive");
+    });
+}
+
+#[test]
+fn f12_f14_messages_that_were_flagged_meanwhile_are_known_under_a_new_uid_validity() {
+    assert_known_again(false, |scene| scene.server.state().set_uid_validity("INBOX", 77));
+}
+
+#[test]
+fn f12_messages_that_were_flagged_meanwhile_are_known_without_the_database() {
+    assert_known_again(true, |scene| std::fs::remove_file(scene.account.state_dir().join("a.sqlite3")).unwrap());
+}
+
+#[test]
+fn f12_f16_an_upload_without_an_answer_is_found_though_it_is_marked_there() {
+    let scene = synced(1);
+    scene.server.state().quirks.message_flag_header = true;
+    let path = scene.delivered(2);
+    scene.account.set_info(&path, "F");
+    // One that came from there with the mark.
+    let path = scene.account.deliver("INBOX", &[b"X-Message-Flag: Follow up\n".to_vec(), mail_here(3)].concat());
+    scene.account.set_info(&path, "FS");
+    scene.server.inject("APPEND", When::First(2), Fault::Close(At::Unanswered));
+    for _ in 0..3 {
+        let _ = scene.sync();
+    }
+    scene.assert_fired("APPEND close");
+    scene.sync_says(0, &[]);
+    assert_eq!(scene.server.state().messages("INBOX").len(), 3, "one was sent twice");
+    assert_eq!(scene.account.files("INBOX").len(), 3, "one was taken for another");
+    scene.assert_quirk("message_flag_header");
     scene.assert_quiet();
 }
 

@@ -16,7 +16,7 @@ use crate::engine::ledger::Meter;
 use crate::engine::op::{Op, Planned, Why};
 use crate::engine::report::Deed;
 use crate::imap::{self, Body, Fetched, Habit, Session};
-use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name};
+use crate::maildir::{self, Delivery, Incoming, LineEndings, Maildir, Source, unique_name, unmarked_key};
 use crate::model::{
     ContentKey, Flags, Link, LinkId, LinkState, MailboxId, MailboxName, SkipReason, Uid, UidSet, UniqueName,
 };
@@ -63,8 +63,10 @@ pub(super) async fn download(
         meter: site.pass.meter(&site.mailbox.name),
         unfinished: Vec::new(),
     };
+    let rewrites = session.quirks().has(Habit::Rewrites);
     let (maildir, line_endings) = (Arc::clone(&site.maildir), site.pass.line_endings());
-    let writer = tokio::task::spawn_blocking(move || deliver(&maildir, line_endings, wanted, receiver, finisher));
+    let writer =
+        tokio::task::spawn_blocking(move || deliver(&maildir, line_endings, wanted, receiver, finisher, rewrites));
     let fetched = session.bodies(&uids, sender).await;
     let end = writer.await?;
     // The disk's reason first: a writer that gave up is why nobody took what was fetched.
@@ -248,6 +250,7 @@ fn deliver(
     mut wanted: BTreeMap<Uid, Wanted>,
     mut messages: mpsc::Receiver<Fetched>,
     finisher: Finisher,
+    rewrites: bool,
 ) -> Result<Withheld, Error> {
     std::thread::scope(|scope| {
         let (batches, written) = sync_channel::<(Delivery<'_>, Vec<Arrived>)>(1);
@@ -270,7 +273,7 @@ fn deliver(
                     empty.insert(fetched.uid, want);
                     continue;
                 }
-                let arrived = write(maildir, &mut delivery, fetched, want)?;
+                let arrived = write(maildir, &mut delivery, fetched, want, rewrites)?;
                 bytes += arrived.content.fingerprint.size;
                 batch.push(arrived);
                 if batch.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES || begun.elapsed() >= BATCH_AGE {
@@ -294,7 +297,15 @@ fn deliver(
     })
 }
 
-fn write(maildir: &Maildir, delivery: &mut Delivery<'_>, fetched: Fetched, wanted: Wanted) -> Result<Arrived, Error> {
+/// Writes a message into a batch. Where the server `rewrites` headers, the base is to know it without the marks that it has
+/// at the moment.
+fn write(
+    maildir: &Maildir,
+    delivery: &mut Delivery<'_>,
+    fetched: Fetched,
+    wanted: Wanted,
+    rewrites: bool,
+) -> Result<Arrived, Error> {
     let Fetched { uid, flags, internal_date, body } = fetched;
     let source = match &body {
         Body::Memory(bytes) => Source::Memory(bytes),
@@ -308,7 +319,16 @@ fn write(maildir: &Maildir, delivery: &mut Delivery<'_>, fetched: Fetched, wante
     let incoming = Incoming { name: name.clone(), flags: flags.clone(), internal_date, body: source };
     let written = delivery.write(incoming)?;
     let path = maildir.path_of(&written.file);
-    Ok(Arrived { uid, name, flags, content: written.key, internal_date, inode: written.inode, path, wanted })
+    let bare = if rewrites {
+        unmarked_key(source).map_err(|source| {
+            let path = path.clone();
+            Error::File { what: "could not read the received bytes for", path, source }
+        })?
+    } else {
+        None
+    };
+    let content = bare.unwrap_or(written.key);
+    Ok(Arrived { uid, name, flags, content, internal_date, inode: written.inode, path, wanted })
 }
 
 /// Makes written batches durable, and writes them down.

@@ -15,7 +15,7 @@ use crate::engine::answers::{take_upload, unlinked_from};
 use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
 use crate::imap::{self, Habit, Outgoing, Session};
-use crate::maildir::{self, FileRef, Maildir};
+use crate::maildir::{self, FileRef, Maildir, Source};
 use crate::model::{ContentKey, Flag, FlagChange, Flags, Link, LinkId, LinkState, SkipReason, Uid, UidSet, UniqueName};
 
 /// How many messages, and how many bytes of them, go out between two commits.
@@ -38,7 +38,10 @@ struct Ready {
     link: Option<LinkId>,
     name: UniqueName,
     flags: Flags,
+    /// What the base is to know of it.
     content: ContentKey,
+    /// How long it is as served, in bytes.
+    length: u64,
     internal_date: i64,
     inode: u64,
     /// Its bytes as served, if they are few.
@@ -88,10 +91,11 @@ pub(super) async fn upload(
             _ => outcome.left = true,
         }
     }
-    let mut looking = look_ahead(site, files);
+    let rewrites = session.quirks().has(Habit::Rewrites);
+    let mut looking = look_ahead(site, rewrites, files);
     while let Some(looked) = looking.take() {
         let (batch, rest) = looked.await??;
-        looking = look_ahead(site, rest);
+        looking = look_ahead(site, rewrites, rest);
         outcome.left |= batch.later;
         for (planned, reason) in batch.unusable {
             skip(site, &planned, reason).await?;
@@ -126,30 +130,32 @@ struct Candidate {
 type Files = VecDeque<Candidate>;
 
 /// Begins to look at the next batch on a thread beside; returns it with the files that are left, or nothing if none are.
-fn look_ahead(site: &Site<'_>, mut files: Files) -> Option<JoinHandle<Result<(Batch, Files), Error>>> {
+///
+/// Where the server `rewrites` headers, the base is to know messages without marks.
+fn look_ahead(site: &Site<'_>, rewrites: bool, mut files: Files) -> Option<JoinHandle<Result<(Batch, Files), Error>>> {
     if files.is_empty() {
         return None;
     }
     let (maildir, limit) = (Arc::clone(&site.maildir), site.pass.account.max_message_size);
     Some(tokio::task::spawn_blocking(move || {
-        let batch = next_batch(&maildir, limit, &mut files)?;
+        let batch = next_batch(&maildir, limit, rewrites, &mut files)?;
         Ok((batch, files))
     }))
 }
 
 /// Takes as many files as make a batch, and looks at them. Blocks.
-fn next_batch(maildir: &Maildir, limit: u64, files: &mut Files) -> Result<Batch, Error> {
+fn next_batch(maildir: &Maildir, limit: u64, rewrites: bool, files: &mut Files) -> Result<Batch, Error> {
     let (mut batch, mut bytes) = (Batch::default(), 0);
     while batch.ready.len() < BATCH_MESSAGES
         && bytes < BATCH_BYTES
-        && let Some(Candidate { planned, file, quiet }) = files.pop_front()
+        && let Some(candidate) = files.pop_front()
     {
-        match look(maildir, limit, &planned, file, quiet)? {
+        match look(maildir, limit, rewrites, &candidate)? {
             Look::Ready(ready) => {
-                bytes += ready.content.fingerprint.size;
+                bytes += ready.length;
                 batch.ready.push(*ready);
             }
-            Look::Unusable(reason) => batch.unusable.push((planned, reason)),
+            Look::Unusable(reason) => batch.unusable.push((candidate.planned, reason)),
             Look::Later => batch.later = true,
         }
     }
@@ -158,10 +164,11 @@ fn next_batch(maildir: &Maildir, limit: u64, files: &mut Files) -> Result<Batch,
     Ok(batch)
 }
 
-fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef, quiet: Duration) -> Result<Look, Error> {
+fn look(maildir: &Maildir, limit: u64, rewrites: bool, candidate: &Candidate) -> Result<Look, Error> {
+    let Candidate { planned, file, quiet } = candidate;
     let Op::Upload { link, name, flags } = &planned.op else { return Ok(Look::Later) };
     let unusable = |why: String| Ok(Look::Unusable(SkipReason::Unusable(why)));
-    let mut message = match maildir.read(&file) {
+    let mut message = match maildir.read(file) {
         Ok(message) => message,
         Err(maildir::Error::Unusable { why, .. }) => return unusable(why),
         Err(maildir::Error::Missing { .. }) => return Ok(Look::Later),
@@ -170,7 +177,7 @@ fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef, quiet: 
     if message.length() > limit {
         return Ok(Look::Unusable(SkipReason::TooLarge(message.length())));
     }
-    match message.may_be_growing(SystemTime::now(), quiet) {
+    match message.may_be_growing(SystemTime::now(), *quiet) {
         Ok(false) => {}
         Ok(true) => return Ok(Look::Later),
         Err(error) => return unusable(error.to_string()),
@@ -178,25 +185,29 @@ fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef, quiet: 
     let (internal_date, inode) = (message.modified(), message.inode());
     let mut body = Vec::new();
     let content = if message.length() <= IN_MEMORY {
-        message.read_to_end(&mut body).map(|_| {
+        message.read_to_end(&mut body).and_then(|_| {
             let mut hasher = maildir::ContentHasher::default();
             hasher.update(&body);
-            hasher.finish()
+            let whole = hasher.finish();
+            let bare = if rewrites { maildir::unmarked_key(Source::Memory(&body))? } else { None };
+            Ok((bare.unwrap_or(whole), whole.fingerprint.size))
         })
     } else {
-        message.key()
+        let keys = message.keys();
+        keys.map(|keys| (if rewrites { keys.unmarked_content() } else { keys.whole }, keys.whole.fingerprint.size))
     };
     match (content, message.still_same()) {
-        (Ok(content), Ok(true)) => Ok(Look::Ready(Box::new(Ready {
+        (Ok((content, length)), Ok(true)) => Ok(Look::Ready(Box::new(Ready {
             planned: planned.clone(),
             link: *link,
             name: name.clone(),
             flags: flags.clone(),
             content,
+            length,
             internal_date,
             inode,
             body: body.into(),
-            file,
+            file: file.clone(),
         }))),
         (Ok(_), _) => Ok(Look::Later),
         (Err(error), _) => unusable(error.to_string()),
@@ -312,7 +323,7 @@ fn outgoing(site: &Site<'_>, ready: &Ready) -> Result<Outgoing, Error> {
     Ok(Outgoing {
         flags: site.remote_mask.keeps(&ready.flags),
         internal_date: ready.internal_date,
-        length: ready.content.fingerprint.size,
+        length: ready.length,
         content,
     })
 }
@@ -323,7 +334,7 @@ async fn done(
     group: Vec<(Ready, LinkId)>,
     mut uids: Vec<Option<Uid>>,
 ) -> Result<(), Error> {
-    let (count, bytes) = (group.len() as u64, group.iter().map(|(r, _)| r.content.fingerprint.size).sum());
+    let (count, bytes) = (group.len() as u64, group.iter().map(|(r, _)| r.length).sum());
     site.pass.meter(&site.mailbox.name).uploaded(count, bytes);
     if uids.iter().any(Option::is_none) {
         look_for(site, session, &group, &mut uids).await?;

@@ -31,6 +31,8 @@ pub enum DeviceState {
     Approved,
     /// The user has said no.
     Denied,
+    /// The token was given out, which is done once.
+    Used,
 }
 
 /// A device code that was given out.
@@ -80,8 +82,8 @@ pub struct Directory {
     pub refresh_life: Duration,
     /// A refresh token is revoked when it is used, which Microsoft does not do.
     pub strict: bool,
-    /// The button of the page says no.
-    pub denies: bool,
+    /// The button of the page says no, with this description.
+    pub denial: Option<String>,
     /// The account is restricted: every refresh fails with [`AADSTS_ABUSE`].
     pub abuse: bool,
     /// By how many seconds the clock of the service, in the Date of its answers, is ahead of the machine's.
@@ -90,6 +92,10 @@ pub struct Directory {
     pub device_life: Duration,
     /// How often to ask for the token of a device, in seconds.
     pub interval: u32,
+    /// What the user decides about a device at once.
+    pub decides: DeviceState,
+    /// The end of every token and code, by which a leak can be found.
+    pub mark: String,
     /// The device codes given out.
     pub devices: BTreeMap<String, Device>,
     /// The refresh tokens given out, the newest last.
@@ -107,11 +113,13 @@ impl Default for Directory {
             expires_in: Duration::from_secs(3600),
             refresh_life: 90 * DAY,
             strict: false,
-            denies: false,
+            denial: None,
             abuse: false,
             clock_ahead: 0,
             device_life: Duration::from_secs(900),
             interval: 5,
+            decides: DeviceState::Pending,
+            mark: String::new(),
             devices: BTreeMap::new(),
             refresh_tokens: Vec::new(),
             codes: BTreeMap::new(),
@@ -233,11 +241,11 @@ impl Directory {
     fn pressed(&mut self, request: &HttpRequest, now: Duration) -> Result<Response, (String, Response)> {
         self.asked(request)?;
         let (uri, state) = (request.field("redirect_uri"), encoded(request.field("state")));
-        if self.denies {
-            let why = encoded("AADSTS65004: User declined to consent to access the app.");
+        if let Some(why) = &self.denial {
+            let why = encoded(why);
             return Ok(Response::redirect(format!("{uri}?error=access_denied&error_description={why}&state={state}")));
         }
-        let code = format!("M.C_{}", self.secret(60));
+        let code = format!("M.C_{}", self.marked(60));
         let kept = Code {
             until: now + CODE_LIFE,
             client_id: request.field("client_id").to_owned(),
@@ -252,11 +260,11 @@ impl Directory {
     fn device(&mut self, request: &HttpRequest, now: Duration) -> Result<Response, (String, Response)> {
         self.known_client(request)?;
         self.one_resource(request.field("scope"))?;
-        let code = self.secret(120);
+        let code = self.marked(120);
         let user_code = self.secret(9).to_ascii_uppercase().replace(['-', '_'], "X");
         let device = Device {
             user_code: user_code.clone(),
-            state: DeviceState::Pending,
+            state: self.decides,
             until: now + self.device_life,
             client_id: request.field("client_id").to_owned(),
             scope: request.field("scope").to_owned(),
@@ -344,7 +352,7 @@ impl Directory {
 
     fn by_device(&mut self, request: &HttpRequest, mail: &mut State) -> Result<Response, (String, Response)> {
         let (code, now) = (request.field("device_code"), mail.now());
-        let Some(device) = self.devices.get(code).filter(|d| d.client_id == request.field("client_id")) else {
+        let Some(device) = self.devices.get_mut(code).filter(|d| d.client_id == request.field("client_id")) else {
             return Err(refused("bad_verification_code", 70_019, "The verification code is not known."));
         };
         if device.until <= now {
@@ -358,10 +366,13 @@ impl Directory {
                 "authorization_pending",
                 "AADSTS70016: OAuth 2.0 device flow error. Authorization is pending. Continue polling.",
             )),
+            DeviceState::Used => {
+                Err(refused("bad_verification_code", 70_019, "The verification code was used before."))
+            }
             DeviceState::Denied => Ok(error("access_denied", "AADSTS70018: The user declined.")),
             DeviceState::Approved => {
                 let (client, scope) = (device.client_id.clone(), device.scope.clone());
-                self.devices.remove(code);
+                device.state = DeviceState::Used;
                 self.grant(&client, &scope, &scope, mail)
             }
         }
@@ -392,7 +403,7 @@ impl Directory {
         self.one_resource(wanted)?;
         let now = mail.now();
         // As opaque and as long as Microsoft's.
-        let access = format!("Ew{}", self.secret(1300));
+        let access = format!("Ew{}", self.marked(1300));
         let has = |name: &str| wanted.split(' ').any(|s| s == name);
         if has(IMAP_SCOPE) {
             mail.grants.insert(access.clone(), Grant { user: self.user.clone(), until: now + self.expires_in });
@@ -406,7 +417,7 @@ impl Directory {
             quoted(&access)
         );
         if consented.split(' ').any(|s| s == "offline_access") {
-            let refresh = format!("M.C_{}", self.secret(1600));
+            let refresh = format!("M.C_{}", self.marked(1600));
             let (until, client_id) = (now + self.refresh_life, client_id.to_owned());
             let kept = Refresh { until, revoked: None, client_id, scope: consented.to_owned() };
             body += &format!(r#","refresh_token":{}"#, quoted(&refresh));
@@ -429,6 +440,11 @@ impl Directory {
         );
         let head = r#"{"typ":"JWT","alg":"RS256","kid":"sim"}"#;
         [head, &claims, "signature"].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".")
+    }
+
+    /// Returns a secret with the mark at its end.
+    fn marked(&mut self, length: usize) -> String {
+        self.secret(length) + &self.mark
     }
 
     /// Returns something that nobody can guess, and that is the same in every run.

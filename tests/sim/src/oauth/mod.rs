@@ -30,6 +30,8 @@ use http::Response;
 pub enum HttpFault {
     /// Answers this status with a page that is no JSON, and with these headers, as 500, or 429 with `Retry-After`.
     Status(u16, Vec<(&'static str, String)>),
+    /// Answers this status and this body.
+    Body(u16, String),
     /// Answers status 400 and this error with its description, as `slow_down`; does nothing else.
     Error(&'static str, String),
     /// Never answers.
@@ -70,6 +72,7 @@ impl HttpFault {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Status(..) => "status",
+            Self::Body(..) => "body",
             Self::Error(..) => "error",
             Self::Stall => "stall",
             Self::Close => "close",
@@ -276,6 +279,7 @@ async fn serve(mut stream: Box<dyn Stream>, inner: &Mutex<Inner>, mail: &Shared)
         Some(HttpFault::Status(status, headers)) => {
             Response { headers, ..Response::page(status, "<p>Service unavailable</p>") }
         }
+        Some(HttpFault::Body(status, body)) => Response::json(status, body),
         Some(HttpFault::Error(name, description)) => directory::error(name, &description),
         None => answer(&request, inner, mail),
     };

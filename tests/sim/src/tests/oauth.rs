@@ -136,7 +136,7 @@ fn what_a_client_must_not_ask_for() {
          code_verifier=xBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
     );
     assert!(post(&token, &form).1.contains("501481"), "the verifier is checked");
-    oauth.directory().denies = true;
+    oauth.directory().denial = Some("AADSTS65004: User declined to consent to access the app.".to_owned());
     assert!(press(&good).unwrap().starts_with("http://localhost:4711?error=access_denied&"));
     assert_eq!(oauth.violations().len(), 11, "{:?}", oauth.violations());
 }
@@ -148,6 +148,7 @@ fn f31_the_token_endpoint_fails() {
     let grants = server.state().grants.len();
     let table = [
         (HttpFault::Status(500, Vec::new()), "HTTP/1.1 500 Error", ""),
+        (HttpFault::Body(500, "oh".to_owned()), "HTTP/1.1 500 Error", "oh"),
         (HttpFault::too_many(7), "HTTP/1.1 429 Too Many Requests", ""),
         (HttpFault::expired(), "HTTP/1.1 400 Bad Request", AADSTS_EXPIRED),
         (HttpFault::abuse(), "HTTP/1.1 400 Bad Request", AADSTS_ABUSE),
@@ -197,13 +198,22 @@ fn f32_a_device_code() {
     assert_eq!(oauth.fired(), ["token device_code error"]);
     oauth.directory().decide(DeviceState::Approved);
     sign_in(&server, &string(&poll(&code), "access_token"), "OK AUTHENTICATE completed.");
+    assert_eq!(string(&poll(&code), "error"), "bad_verification_code");
     let code = string(&start(), "device_code");
     oauth.directory().decide(DeviceState::Denied);
     assert_eq!(string(&poll(&code), "error"), "access_denied");
     let code = string(&start(), "device_code");
     server.state().advance(Duration::from_secs(900));
     assert_eq!(string(&poll(&code), "error"), "expired_token");
-    assert_eq!(oauth.violations(), Vec::<String>::new());
+    // Whose user is quick, and whose tokens can be found again.
+    oauth.directory().decides = DeviceState::Approved;
+    oauth.directory().mark = "canary".to_owned();
+    let code = string(&start(), "device_code");
+    let answer = poll(&code);
+    for secret in [code, string(&answer, "access_token"), string(&answer, "refresh_token")] {
+        assert!(secret.ends_with("canary"), "{secret}");
+    }
+    assert_eq!(oauth.violations().len(), 1, "the second use of the code: {:?}", oauth.violations());
 }
 
 #[test]
