@@ -8,18 +8,18 @@ use tokio::sync::mpsc;
 use super::account::Event;
 use crate::engine::Mirror;
 use crate::haste::shortened;
-use crate::maildir::Watch;
+use crate::maildir::{Happened, Watch};
 
-/// How long directories are left to come and go before they are watched anew.
+/// How long directories are left to come and go before those that there are then are watched.
 const CALM: Duration = Duration::from_millis(100);
 /// How long until it is tried again to watch what could not be watched.
 const AGAIN: Duration = Duration::from_secs(60);
 
 /// Tells of changes for ever.
 pub(super) async fn watch(mirror: &Mirror<'_>, root: &Path, tell: &mpsc::UnboundedSender<Event>) {
-    let mut said = None;
+    let (mut said, mut before) = (None, None);
     loop {
-        let Some(watch) = begin(mirror, root, &mut said).await else {
+        let Some(watch) = begin(mirror, root, before.take(), &mut said).await else {
             // Nobody listens when all ends.
             let _ = tell.send(Event::HereUnwatched);
             // Before the first pass there is no root.
@@ -33,7 +33,14 @@ pub(super) async fn watch(mirror: &Mirror<'_>, root: &Path, tell: &mpsc::Unbound
                     tokio::time::sleep(CALM).await;
                     break;
                 }
-                Ok(happened) => drop(tell.send(Event::Here(happened.files))),
+                Ok(Happened { files, directories, .. }) => {
+                    let _ = tell.send(Event::Here(files));
+                    if directories {
+                        tokio::time::sleep(CALM).await;
+                        before = Some(watch);
+                        break;
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the maildirs are watched anew");
                     tokio::time::sleep(shortened(AGAIN)).await;
@@ -44,9 +51,9 @@ pub(super) async fn watch(mirror: &Mirror<'_>, root: &Path, tell: &mpsc::Unbound
     }
 }
 
-/// Begins to watch; says once why that is not possible.
-async fn begin(mirror: &Mirror<'_>, root: &Path, said: &mut Option<String>) -> Option<Watch> {
-    match mirror.watch().await {
+/// Begins to watch, or goes on with other directories; says once why that is not possible.
+async fn begin(mirror: &Mirror<'_>, root: &Path, before: Option<Watch>, said: &mut Option<String>) -> Option<Watch> {
+    match mirror.watch(before).await {
         Ok(watch) => {
             *said = None;
             watch

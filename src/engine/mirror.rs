@@ -171,13 +171,14 @@ impl<'a> Mirror<'a> {
         approve_in(&self.db()?, what).await
     }
 
-    /// Watches all maildirs; `None` while there is no root.
+    /// Watches all maildirs, those that came since `before` too; `None` while there is no root.
     ///
     /// # Errors
     /// Those of [`Watch::new`].
-    pub async fn watch(&self) -> Result<Option<Watch>, Error> {
+    pub async fn watch(&self, before: Option<Watch>) -> Result<Option<Watch>, Error> {
         let Some(root) = Root::open(&self.account.maildir, self.layout())? else { return Ok(None) };
-        Ok(Some(tokio::task::spawn_blocking(move || Watch::new(&root)).await??))
+        let watch = move || before.map_or_else(|| Watch::new(&root), |before| before.extended(&root));
+        Ok(Some(tokio::task::spawn_blocking(watch).await??))
     }
 
     /// Returns the paths of all maildirs, relative to the root, with their mailboxes; none if there is no root.

@@ -29,8 +29,10 @@ pub enum Fate {
 pub struct Happened {
     /// Files by their maildir, relative to the root, and their name with its info: what became of each last.
     pub files: BTreeMap<PathBuf, BTreeMap<Vec<u8>, Fate>>,
-    /// There may be other directories than those that are watched, or more happened than could be told: everything is to be
-    /// looked at, and to be watched anew.
+    /// There are other directories than before, of which not all may be watched: everything is to be looked at, and the watch
+    /// to be [extended](Watch::extended).
+    pub directories: bool,
+    /// More happened than could be told: everything is to be looked at, and to be watched anew.
     pub anything: bool,
 }
 
@@ -55,19 +57,26 @@ impl Watch {
     pub fn new(root: &Root) -> Result<Self, Error> {
         let begun = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(io::Error::from);
         let inotify = begun.and_then(crate::readiness::readable).map_err(unwatched(root.path()))?;
-        let mut watch = Self { inotify, places: BTreeMap::new() };
+        Self { inotify, places: BTreeMap::new() }.extended(root)
+    }
+
+    /// Watches the directories too that a root has now; nothing is missed meanwhile of what was watched before.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`].
+    pub fn extended(mut self, root: &Root) -> Result<Self, Error> {
         // Each is watched before it is listed, so that what is made in it meanwhile is either listed or told. A maildir
         // that is only half made is told of when the rest of it comes.
         root.walk(|path, _| {
             let full = root.path().join(path);
-            watch.add(&full, None)?;
-            ["new", "cur"].iter().try_for_each(|part| watch.add(&full.join(part), Some(path.to_owned())))
+            self.add(&full, None)?;
+            ["new", "cur"].iter().try_for_each(|part| self.add(&full.join(part), Some(path.to_owned())))
         })?;
         // Nothing would ever be told.
-        if watch.places.is_empty() {
+        if self.places.is_empty() {
             return Err(unwatched(root.path())(io::ErrorKind::NotFound.into()));
         }
-        Ok(watch)
+        Ok(self)
     }
 
     fn add(&mut self, path: &Path, place: Option<PathBuf>) -> Result<(), Error> {
@@ -130,7 +139,7 @@ fn note(happened: &mut Happened, event: &inotify::Event<'_>, places: &BTreeMap<i
     let unsure = ReadFlags::QUEUE_OVERFLOW | ReadFlags::IGNORED | ReadFlags::MOVE_SELF | ReadFlags::DELETE_SELF;
     match (places.get(&event.wd()), event.file_name()) {
         _ if flags.intersects(unsure) => happened.anything = true,
-        (Some(None), _) => happened.anything |= flags.contains(ReadFlags::ISDIR),
+        (Some(None), _) => happened.directories |= flags.contains(ReadFlags::ISDIR),
         (Some(Some(maildir)), Some(name)) if !name.to_bytes().starts_with(b".") => {
             let fate = if flags.contains(ReadFlags::MOVED_TO) {
                 Fate::Moved
@@ -162,7 +171,7 @@ mod tests {
 
     fn files(files: &[(&str, Fate)]) -> Happened {
         let files = files.iter().map(|(name, fate)| (name.as_bytes().to_vec(), *fate)).collect();
-        Happened { files: BTreeMap::from([("INBOX".into(), files)]), anything: false }
+        Happened { files: BTreeMap::from([("INBOX".into(), files)]), ..Happened::default() }
     }
 
     #[tokio::test]
@@ -196,8 +205,30 @@ mod tests {
             ["INBOX", "Lists/rust"].iter().for_each(|path| drop(maildir(dir.path(), path)));
             let watch = watch(dir.path());
             deed(dir.path());
-            assert!(watch.next().await.unwrap().anything);
+            let happened = watch.next().await.unwrap();
+            assert!(happened.directories || happened.anything);
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_missed_while_a_watch_is_extended() {
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = maildir(dir.path(), "INBOX");
+        let watch = watch(dir.path());
+        let list = maildir(dir.path(), "Lists/rust");
+        fs::write(inbox.join("new/a"), "before").unwrap();
+        let root = Root::open(dir.path(), Layout::Nested).unwrap().unwrap();
+        let watch = watch.extended(&root).unwrap();
+        fs::write(list.join("new/b"), "afterwards").unwrap();
+        let mut told = Happened::default();
+        while told.files.len() < 2 {
+            let Happened { files, directories, anything } = watch.next().await.unwrap();
+            told.files.extend(files);
+            (told.directories, told.anything) = (told.directories | directories, told.anything | anything);
+        }
+        let file = |name: &str| BTreeMap::from([(name.as_bytes().to_vec(), Fate::Came)]);
+        let files = BTreeMap::from([("INBOX".into(), file("a")), ("Lists/rust".into(), file("b"))]);
+        assert_eq!(told, Happened { files, directories: true, anything: false });
     }
 
     #[tokio::test]
@@ -211,7 +242,8 @@ mod tests {
             made.iter().for_each(|part| fs::create_dir(list.join(part)).unwrap());
             let watch = watch(dir.path());
             rest.iter().for_each(|part| fs::create_dir(list.join(part)).unwrap());
-            assert!(watch.next().await.unwrap().anything, "{made:?}");
+            let happened = watch.next().await.unwrap();
+            assert!(happened.directories && !happened.anything, "{made:?}");
         }
     }
 
