@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::output::{self, Paint, harmless, many};
 use super::{Exit, Failure};
 use crate::daemon;
-use crate::demo::{ACTS, Act, Error, Side, Stage, Sums};
+use crate::demo::{ACTS, Act, Error, Side, Stage, Sums, greeting};
 
 /// How often it is looked whether the other side shows a change: as exactly it is told how long that took.
 const LOOK: Duration = Duration::from_millis(5);
@@ -199,8 +199,8 @@ async fn until<T>(
 /// Lets a message arrive from time to time, and shows what the user's own changes become on the server, until the program
 /// is stopped.
 async fn go_on(stage: &Stage, screen: &Screen) -> Result<(), Failure> {
+    let mut there = stage.there();
     for n in 1.. {
-        let mut there = stage.there();
         let next = Instant::now() + ARRIVALS;
         while Instant::now() < next {
             tokio::time::sleep(COMPARE).await;
@@ -212,6 +212,8 @@ async fn go_on(stage: &Stage, screen: &Screen) -> Result<(), Failure> {
         }
         let what = "a message arrives";
         cross(stage, Side::There, what, || stage.greet(n), || stage.greeted(n), screen).await?;
+        // That one was shown; what the user did meanwhile was not.
+        there.extend(stage.there().into_iter().filter(|(_, shown)| shown.contains(&format!("\"{}\"", greeting(n)))));
     }
     Ok(())
 }
