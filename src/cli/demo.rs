@@ -187,13 +187,16 @@ async fn until<T>(
             return Ok(found);
         }
         if Instant::now() > end {
-            let problem = stage.live().await.and_then(|live| live.problem);
-            let why = problem.map_or_else(String::new, |problem| format!("; the daemon says: {problem}"));
-            let text = format!("this did not cross within {} seconds: {what}{why}", LIMIT.as_secs());
-            return Err(Error(text).into());
+            return Err(late(what, stage.live().await.and_then(|live| live.problem).as_deref()).into());
         }
         tokio::time::sleep(often).await;
     }
+}
+
+/// Returns what is said of something that has not crossed in time, and of what the daemon knows to be wrong.
+fn late(what: &str, problem: Option<&str>) -> Error {
+    let why = problem.map_or_else(String::new, |problem| format!("; the daemon says: {}", harmless(problem)));
+    Error(format!("this did not cross within {} seconds: {what}{why}", LIMIT.as_secs()))
 }
 
 /// Lets a message arrive from time to time, and shows what the user's own changes become on the server, until the program
@@ -276,6 +279,15 @@ mod tests {
         let (before, now) = (view(&[(1, "a"), (2, "b"), (3, "c")]), view(&[(1, "a"), (3, "c, read"), (4, "d")]));
         assert_eq!(differences(&before, &now), ["c, read", "d", "INBOX: UID 2 is gone"]);
         assert!(differences(&now, &now).is_empty());
+    }
+
+    #[test]
+    fn what_does_not_cross_is_told_with_the_reason() {
+        let text = late("it is read", None).to_string();
+        assert_eq!(text, "this did not cross within 120 seconds: it is read");
+        let text = late("it is read", Some("cannot reach localhost\u{1b}")).to_string();
+        assert!(text.starts_with("this did not cross within 120 seconds: it is read; the daemon says: cannot reach"));
+        assert!(!text.contains('\u{1b}'));
     }
 
     #[test]
