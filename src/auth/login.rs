@@ -19,6 +19,10 @@ pub struct Login {
     /// The address, which is proposed to the user.
     email: String,
     which: TokenStore,
+    /// The command that signs in, for who tries it again.
+    again: String,
+    /// The command to go on with, if that one does not do so itself.
+    next: Option<String>,
 }
 
 /// What a user without a browser here is to do elsewhere. Its texts are fit to be shown.
@@ -48,7 +52,20 @@ impl Login {
     /// [`TokenError::NoClientId`] or [`TokenError::Configuration`].
     pub fn new(account: &Account, oauth: &OAuth, state_dir: &Path) -> Result<Self, TokenError> {
         let access = Arc::new(Access::new(account, oauth, state_dir)?);
-        Ok(Self { access, email: account.email.clone(), which: oauth.token_store })
+        let (again, next) = (format!("postkeep login {}", account.name), format!("postkeep sync {}", account.name));
+        Ok(Self { access, email: account.email.clone(), which: oauth.token_store, again, next: Some(next) })
+    }
+
+    /// Prepares to sign in for a command that does more than that, and goes on by itself.
+    #[must_use]
+    pub fn part_of(self, command: &str) -> Self {
+        Self { again: command.to_owned(), next: None, ..self }
+    }
+
+    /// Returns the text of an error, with the command to try it again with.
+    #[must_use]
+    pub fn told(&self, error: &TokenError) -> String {
+        error.to_string().replace(&format!("postkeep login {}", self.access.account), &self.again)
     }
 
     /// Signs in by a browser on this machine: authorization code with PKCE (RFC 7636), and a loopback redirect (RFC 8252).
@@ -76,9 +93,9 @@ impl Login {
             Brought::Error(error, description) => Err(self.access.error(meaning_of_visit(error, description))),
         };
         let page = match &result {
-            Ok(signed_in) => page::signed_in(account, signed_in.name.as_deref()),
-            Err(TokenError::Declined { said, .. }) => page::declined(account, said),
-            Err(error) => page::failed(account, &error.to_string()),
+            Ok(signed_in) => page::signed_in(account, signed_in.name.as_deref(), self.next.as_deref()),
+            Err(TokenError::Declined { said, .. }) => page::declined(account, said, &self.again),
+            Err(error) => page::failed(account, &self.told(error), &self.again),
         };
         visit.show(&page).await;
         result

@@ -31,23 +31,24 @@ fn text(text: impl Into<String>) -> Line {
     Line::Text(text.into())
 }
 
-/// It worked.
-pub(super) fn signed_in(account: &str, name: Option<&str>) -> Page {
+/// It worked; `next` is the command to go on with, if the one that waits does not do so itself.
+pub(super) fn signed_in(account: &str, name: Option<&str>, next: Option<&str>) -> Page {
+    let back = "You can close this page and go back to your terminal";
+    let then = match next {
+        Some(command) => vec![text(format!("{back}. The next step is:")), Line::Command(command.to_owned())],
+        None => vec![text(format!("{back}, where it goes on."))],
+    };
     let who = name.map_or_else(String::new, |name| format!(" as {name}"));
     Page {
         status: 200,
         mark: Mark::Done,
         title: "You are signed in".to_owned(),
-        text: vec![
-            text(format!("postkeep can now reach the mailbox of account “{account}”{who}.")),
-            text("You can close this page and go back to your terminal. The next step is:"),
-            Line::Command(format!("postkeep sync {account}")),
-        ],
+        text: [vec![text(format!("postkeep can now reach the mailbox of account “{account}”{who}."))], then].concat(),
     }
 }
 
-/// The user, or the server, said no.
-pub(super) fn declined(account: &str, said: &str) -> Page {
+/// The user, or the server, said no; `again` is the command to try it again with.
+pub(super) fn declined(account: &str, said: &str, again: &str) -> Page {
     Page {
         status: 200,
         mark: Mark::Stopped,
@@ -56,13 +57,13 @@ pub(super) fn declined(account: &str, said: &str) -> Page {
             text(format!("postkeep was not given access to the mailbox of account “{account}”. Nothing was changed.")),
             Line::Quote(said.to_owned()),
             text("You can close this page. If you want to try again, type this into your terminal:"),
-            Line::Command(format!("postkeep login {account}")),
+            Line::Command(again.to_owned()),
         ],
     }
 }
 
-/// Something went wrong after the user said yes.
-pub(super) fn failed(account: &str, why: &str) -> Page {
+/// Something went wrong after the user said yes; `again` is the command to try it again with.
+pub(super) fn failed(account: &str, why: &str, again: &str) -> Page {
     Page {
         status: 200,
         mark: Mark::Stopped,
@@ -71,7 +72,7 @@ pub(super) fn failed(account: &str, why: &str) -> Page {
             text(format!("Something went wrong while postkeep signed in to account “{account}”.")),
             Line::Quote(why.to_owned()),
             text("You can close this page; your terminal says the same. When it is put right, try again:"),
-            Line::Command(format!("postkeep login {account}")),
+            Line::Command(again.to_owned()),
         ],
     }
 }
@@ -190,10 +191,10 @@ mod tests {
     fn all() -> Vec<Page> {
         let (account, said) = ("personal", "<script>alert('x')</script>");
         vec![
-            signed_in(account, Some("<b>@outlook.com")),
-            signed_in(account, None),
-            declined(account, said),
-            failed(account, said),
+            signed_in(account, Some("<b>@outlook.com"), Some("postkeep sync <b>")),
+            signed_in(account, None, None),
+            declined(account, said, "postkeep login <b>"),
+            failed(account, said, "postkeep login <b>"),
             another_sign_in(),
             not_here(),
             not_that_way(),
@@ -223,9 +224,13 @@ mod tests {
 
     #[test]
     fn pages_say_what_to_do_next() {
-        assert!(signed_in("personal", Some("a@outlook.com")).html().contains("<pre>postkeep sync personal</pre>"));
-        assert!(signed_in("personal", Some("a@outlook.com")).html().contains("“personal” as a@outlook.com."));
-        assert!(declined("personal", "").html().contains("<pre>postkeep login personal</pre>"));
-        assert!(failed("personal", "no").html().contains("<blockquote>no</blockquote>"));
+        let (login, sync) = ("postkeep login personal", "postkeep sync personal");
+        let page = signed_in("personal", Some("a@outlook.com"), Some(sync)).html();
+        assert!(page.contains("<pre>postkeep sync personal</pre>") && page.contains("“personal” as a@outlook.com."));
+        let page = signed_in("personal", Some("a@outlook.com"), None).html();
+        assert!(page.contains("go back to your terminal, where it goes on.") && !page.contains("<pre>"));
+        assert!(declined("personal", "", login).html().contains("<pre>postkeep login personal</pre>"));
+        let page = failed("personal", "no", login).html();
+        assert!(page.contains("<blockquote>no</blockquote>") && page.contains("<pre>postkeep login personal</pre>"));
     }
 }

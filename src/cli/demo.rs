@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::output::{self, Paint, harmless, many};
 use super::{Exit, Failure};
 use crate::daemon;
-use crate::demo::{ACTS, Act, Error, Side, Stage, Sums};
+use crate::demo::{ACTS, Act, Error, Side, Stage, Sums, greeting};
 
 /// How often it is looked whether the other side shows a change: as exactly it is told how long that took.
 const LOOK: Duration = Duration::from_millis(5);
@@ -187,20 +187,23 @@ async fn until<T>(
             return Ok(found);
         }
         if Instant::now() > end {
-            let problem = stage.live().await.and_then(|live| live.problem);
-            let why = problem.map_or_else(String::new, |problem| format!("; the daemon says: {problem}"));
-            let text = format!("this did not cross within {} seconds: {what}{why}", LIMIT.as_secs());
-            return Err(Error(text).into());
+            return Err(late(what, stage.live().await.and_then(|live| live.problem).as_deref()).into());
         }
         tokio::time::sleep(often).await;
     }
 }
 
+/// Returns what is said of something that has not crossed in time, and of what the daemon knows to be wrong.
+fn late(what: &str, problem: Option<&str>) -> Error {
+    let why = problem.map_or_else(String::new, |problem| format!("; the daemon says: {}", harmless(problem)));
+    Error(format!("this did not cross within {} seconds: {what}{why}", LIMIT.as_secs()))
+}
+
 /// Lets a message arrive from time to time, and shows what the user's own changes become on the server, until the program
 /// is stopped.
 async fn go_on(stage: &Stage, screen: &Screen) -> Result<(), Failure> {
+    let mut there = stage.there();
     for n in 1.. {
-        let mut there = stage.there();
         let next = Instant::now() + ARRIVALS;
         while Instant::now() < next {
             tokio::time::sleep(COMPARE).await;
@@ -212,6 +215,8 @@ async fn go_on(stage: &Stage, screen: &Screen) -> Result<(), Failure> {
         }
         let what = "a message arrives";
         cross(stage, Side::There, what, || stage.greet(n), || stage.greeted(n), screen).await?;
+        // That one was shown; what the user did meanwhile was not.
+        there.extend(stage.there().into_iter().filter(|(_, shown)| shown.contains(&format!("\"{}\"", greeting(n)))));
     }
     Ok(())
 }
@@ -274,6 +279,15 @@ mod tests {
         let (before, now) = (view(&[(1, "a"), (2, "b"), (3, "c")]), view(&[(1, "a"), (3, "c, read"), (4, "d")]));
         assert_eq!(differences(&before, &now), ["c, read", "d", "INBOX: UID 2 is gone"]);
         assert!(differences(&now, &now).is_empty());
+    }
+
+    #[test]
+    fn what_does_not_cross_is_told_with_the_reason() {
+        let text = late("it is read", None).to_string();
+        assert_eq!(text, "this did not cross within 120 seconds: it is read");
+        let text = late("it is read", Some("cannot reach localhost\u{1b}")).to_string();
+        assert!(text.starts_with("this did not cross within 120 seconds: it is read; the daemon says: cannot reach"));
+        assert!(!text.contains('\u{1b}'));
     }
 
     #[test]

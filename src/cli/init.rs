@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use super::login::{self, How};
 use super::output::{self, harmless};
 use super::{Exit, Failure, findings, service, signals};
-use crate::auth::SignedIn;
-use crate::config::{Account, Auth, Config, Filter, OAuth, prepare_state_dir};
+use crate::auth::{Login, SignedIn};
+use crate::config::{Account, Auth, Config, Filter, prepare_state_dir};
 use crate::engine::Visit;
 use crate::imap::{Habit, Quirks};
 
@@ -23,6 +23,9 @@ pub(super) struct Args {
     #[command(flatten)]
     how: How,
 }
+
+/// This command.
+const OWN: &str = "postkeep init";
 
 /// What an address tells of where its mailbox is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -251,19 +254,11 @@ fn trouble_with(answers: &Answers) -> Result<(), String> {
 }
 
 /// Signs in, again and again if the user wants to.
-async fn sign_in(
-    account: &Account,
-    oauth: &OAuth,
-    state_dir: &Path,
-    how: &How,
-    dialogue: &mut Dialogue,
-) -> Result<SignedIn, Failure> {
+async fn sign_in(login: &Login, name: &str, how: &How, dialogue: &mut Dialogue) -> Result<SignedIn, Failure> {
     loop {
-        match login::sign_in(account, oauth, state_dir, how, "postkeep init", &mut dialogue.stop).await {
+        match login::sign_in(login, name, OWN, how, &mut dialogue.stop).await {
             Err(failure) if !*dialogue.stop.borrow() => {
-                // There is no account yet that could be signed in to.
-                let text = failure.text.replace(&format!("postkeep login {}", account.name), "postkeep init");
-                output::print(&format!("{text}\n"))?;
+                output::print(&format!("{}\n", failure.text))?;
                 if !dialogue.agrees("Sign in once more?", true).await? {
                     return Err(Failure { text: "no configuration was written".to_owned(), ..failure });
                 }
@@ -291,7 +286,9 @@ pub(super) async fn run(args: &Args, file: Option<&Path>) -> Result<Exit, Failur
     };
     prepare_state_dir(&config.daemon.state_dir)?;
     if let Auth::OAuth2(oauth) = &account.auth {
-        let signed_in = sign_in(account, oauth, &config.daemon.state_dir, &args.how, &mut dialogue).await?;
+        // There is no account yet that could be signed in to otherwise.
+        let login = Login::new(account, oauth, &config.daemon.state_dir)?.part_of(OWN);
+        let signed_in = sign_in(&login, &account.name, &args.how, &mut dialogue).await?;
         output::print(&login::done_text(&account.name, &signed_in))?;
     }
     let mailboxes = tokio::select! {

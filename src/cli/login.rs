@@ -1,6 +1,5 @@
 //! `postkeep login`: signs in with OAuth 2.0, by a browser on this machine or elsewhere.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use tokio::sync::watch;
 use super::output::{self, harmless};
 use super::{Exit, Failure};
 use crate::auth::{DevicePrompt, Login, SignedIn, TokenError};
-use crate::config::{Account, Auth, Config, OAuth, prepare_state_dir};
+use crate::config::{Auth, Config, prepare_state_dir};
 
 /// Signing in may take a new password and a code from a telephone.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -48,23 +47,20 @@ pub(super) async fn run(args: &Args, config: &Config) -> Result<Exit, Failure> {
     };
     prepare_state_dir(&config.daemon.state_dir)?;
     let mut stop = super::signals::stop_on_signal().map_err(super::no_signals)?;
-    let again = format!("postkeep login {name}");
-    let signed_in = sign_in(account, oauth, &config.daemon.state_dir, &args.how, &again, &mut stop).await?;
+    let login = Login::new(account, oauth, &config.daemon.state_dir)?;
+    let signed_in = sign_in(&login, name, &format!("postkeep login {name}"), &args.how, &mut stop).await?;
     output::print(&(done_text(name, &signed_in) + &format!("Next: postkeep sync {name}\n")))?;
     Ok(Exit::Done)
 }
 
 /// Signs in, with the user at a browser, unless it is stopped. `again` is the command that would do it another time.
 pub(super) async fn sign_in(
-    account: &Account,
-    oauth: &OAuth,
-    state_dir: &Path,
-    how: &How,
+    login: &Login,
+    name: &str,
     again: &str,
+    how: &How,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<SignedIn, Failure> {
-    let name = &account.name;
-    let login = Login::new(account, oauth, state_dir)?;
     let work = async {
         if how.device {
             login.by_device(|prompt| say(&device_text(name, prompt))).await
@@ -74,7 +70,10 @@ pub(super) async fn sign_in(
         }
     };
     tokio::select! {
-        result = work => Ok(result?),
+        result = work => result.map_err(|error| {
+            let text = login.told(&error);
+            Failure { text, ..error.into() }
+        }),
         _ = stop.wait_for(|stop| *stop) => {
             let text = format!("account {name} was not signed in; to try again: {again}");
             Err(Failure { exit: Exit::SignIn, text })

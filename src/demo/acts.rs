@@ -111,7 +111,9 @@ impl Stage {
     }
 }
 
-fn greeting(n: u32) -> String {
+/// Returns the subject of the n-th greeting.
+#[must_use]
+pub fn greeting(n: u32) -> String {
     format!("Greetings, {n}")
 }
 

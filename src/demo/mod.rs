@@ -7,6 +7,6 @@ mod error;
 mod message;
 mod stage;
 
-pub use acts::{ACTS, Act, Side};
+pub use acts::{ACTS, Act, Side, greeting};
 pub use error::Error;
 pub use stage::{Stage, Sums};

@@ -12,7 +12,7 @@ use super::observe::{raw_name, settle_sizes};
 use super::rebind::{Unbound, Unlinked, rebind};
 use crate::db::{Db, Entry, Mailbox, NewLink};
 use crate::imap::{Body, Habit, Observation, Quirks, Seen, Session};
-use crate::maildir::{ContentHasher, Maildir, Scan, Source};
+use crate::maildir::{ContentHasher, FileRef, Keyed, Maildir, Scan, Source};
 use crate::model::{
     ContentKey, Cursor, Digest, Flags, Keys, Link, LinkState, RemoteMessage, SkipReason, Uid, UidSet, UniqueName,
 };
@@ -50,16 +50,19 @@ pub(super) async fn contact(
     let known: BTreeMap<UniqueName, Link> =
         old.iter().filter_map(|link| Some((link.name()?.clone(), link.clone()))).collect();
     // The disk is read while the server lists.
-    let read = maildir.map(|maildir| {
+    let read = maildir.clone().map(|maildir| {
         let known = known.clone();
         tokio::task::spawn_blocking(move || unbound(&maildir, &maildir.scan()?, &known))
     });
     let observation = session.observe(&raw_name(mailbox), None, true).await?;
-    let files = match read {
+    let mut files = match read {
         None => BTreeMap::new(),
         Some(read) => read.await??,
     };
-    let pairs = if files.is_empty() { Vec::new() } else { pair(session, &observation, &files).await? };
+    let pairs = match maildir {
+        Some(maildir) if !files.is_empty() => pair(session, &observation, &maildir, &mut files).await?,
+        Some(_) | None => Vec::new(),
+    };
     let (uid_validity, there) = (observation.cursor.uid_validity, &observation.messages);
 
     let mut links: Vec<NewLink> = Vec::new();
@@ -144,7 +147,10 @@ fn still_holds(link: &Link, may_come: Option<i64>) -> Option<NewLink> {
 
 /// A file that may be one of the server's messages.
 struct File {
+    file: FileRef,
     keys: Keys,
+    /// These are what the base knows it by, which may have marks.
+    unread: bool,
     internal_date: i64,
     flags: Flags,
     inode: u64,
@@ -171,6 +177,7 @@ fn unbound(
         let name = UniqueName::new(found.name);
         let from_base = known.get(&name).filter(|link| link.inode == Some(found.inode));
         let from_base = from_base.and_then(|link| Some((Keys::unmarked(link.content?), link.internal_date?)));
+        let unread = from_base.is_some();
         let (keys, internal_date) = match from_base {
             Some(known) => known,
             None => match maildir.read(&found.file()) {
@@ -182,7 +189,8 @@ fn unbound(
                 Err(error) => return Err(error.into()),
             },
         };
-        files.insert(name, File { keys, internal_date, flags: found.flags.clone(), inode: found.inode });
+        let (file, flags, inode) = (found.file(), found.flags.clone(), found.inode);
+        files.insert(name, File { file, keys, unread, internal_date, flags, inode });
     }
     Ok(files)
 }
@@ -192,16 +200,20 @@ fn unbound(
 async fn pair(
     session: &mut Session,
     observation: &Observation,
-    files: &BTreeMap<UniqueName, File>,
+    maildir: &Arc<Maildir>,
+    files: &mut BTreeMap<UniqueName, File>,
 ) -> Result<Vec<(Seen, UniqueName)>, Error> {
     let uids: UidSet = observation.messages.keys().copied().collect();
     let mut seen = session.fingerprints(&uids).await?;
-    settle_sizes(session, &mut seen, files.values().flat_map(|file| file.keys.each()));
-    let seen: BTreeMap<Uid, Seen> = seen.into_iter().map(|s| (s.uid, s)).collect();
     let mut pairs: BTreeMap<Uid, UniqueName> = BTreeMap::new();
     for form in [Form::AsIs, Form::Bare] {
         let paired: BTreeSet<&UniqueName> = pairs.values().collect();
-        let messages: Vec<&Seen> = seen.values().filter(|s| !pairs.contains_key(&s.uid)).collect();
+        let is_left = pairs.len() < seen.len();
+        if form == Form::Bare && is_left && session.quirks().has(Habit::Rewrites) {
+            read_again(maildir, files, &paired).await?;
+        }
+        settle_sizes(session, &mut seen, files.values().flat_map(|file| file.keys.each()));
+        let messages: Vec<&Seen> = seen.iter().filter(|s| !pairs.contains_key(&s.uid)).collect();
         let rest: Vec<(&UniqueName, &File)> = files.iter().filter(|(name, _)| !paired.contains(name)).collect();
         let is_marked = messages.iter().any(|s| s.bare.is_some()) || rest.iter().any(|(_, f)| f.keys.bare.is_some());
         if form == Form::Bare && !is_marked {
@@ -210,7 +222,27 @@ async fn pair(
         let found = pair_by(session, form, &messages, &rest).await?;
         pairs.extend(found);
     }
-    Ok(pairs.into_iter().filter_map(|(uid, name)| Some((seen.get(&uid)?.clone(), name))).collect())
+    Ok(seen.into_iter().filter_map(|s| pairs.remove(&s.uid).map(|name| (s, name))).collect())
+}
+
+/// Reads those files that have no message yet and were not read, for the marks that the base may know them with.
+async fn read_again(
+    maildir: &Arc<Maildir>,
+    files: &mut BTreeMap<UniqueName, File>,
+    paired: &BTreeSet<&UniqueName>,
+) -> Result<(), Error> {
+    let unread = files.iter().filter(|(name, file)| file.unread && !paired.contains(name));
+    let unread: Vec<(UniqueName, FileRef)> = unread.map(|(name, file)| (name.clone(), file.file.clone())).collect();
+    let maildir = Arc::clone(maildir);
+    // One that cannot be read now is what the base says.
+    let read = move || unread.into_iter().filter_map(|(name, file)| Some((name, maildir.key(&file).ok()?))).collect();
+    let read: Vec<(UniqueName, Keyed)> = tokio::task::spawn_blocking(read).await?;
+    for (name, keyed) in read {
+        if let Some(file) = files.get_mut(&name).filter(|file| keyed.keys.is(file.keys.whole)) {
+            file.keys = keyed.keys;
+        }
+    }
+    Ok(())
 }
 
 /// What of a message and of a file is compared.

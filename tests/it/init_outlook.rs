@@ -140,7 +140,10 @@ fn from_the_address_to_the_service() {
         talk.answer("The directory for its mail [~/Mail/personal]: ", "");
 
         let page = world.signs_in(&mut talk);
-        assert!(page.contains("You are signed in"), "{page}");
+        assert!(
+            page.contains("You are signed in") && page.contains("go back to your terminal, where it goes on"),
+            "{page}"
+        );
         talk.expect("(With a browser on another machine: postkeep init --device)\n");
         talk.expect("Signed in to personal as user@outlook.com; the sign-in is kept in ");
         talk.expect("These mailboxes will be mirrored: Archive, Deleted, Drafts, INBOX, Junk, Sent\n");
@@ -231,7 +234,8 @@ fn a_sign_in_that_fails_can_be_made_again() {
     let world = World::new(WORKS);
     world.oauth.directory().denial = Some("AADSTS65004: User declined to consent.".to_owned());
     let mut talk = world.begin(&[]);
-    world.signs_in(&mut talk);
+    let page = world.signs_in(&mut talk);
+    assert!(page.contains("You are not signed in") && page.contains("<pre>postkeep init</pre>"), "{page}");
     talk.expect("the sign-in of account personal was declined");
     talk.answer("Sign in once more? [yes]: ", "");
     world.signs_in(&mut talk);

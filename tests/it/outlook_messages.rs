@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use postkeep_sim::{At, Fault, Sizes, Unkept, When};
+use sha2::{Digest as _, Sha256};
 
 use crate::faults_scene::{DATE, Scene, mail, mail_here};
 use crate::outlook::{account, let_withheld_pass, synced};
@@ -201,6 +202,40 @@ fn f12_f14_messages_that_were_flagged_meanwhile_are_known_under_a_new_uid_validi
 #[test]
 fn f12_messages_that_were_flagged_meanwhile_are_known_without_the_database() {
     assert_known_again(true, |scene| std::fs::remove_file(scene.account.state_dir().join("a.sqlite3")).unwrap());
+}
+
+/// Before this mark was known, the base knew messages with it.
+#[test]
+fn f12_f14_a_base_that_knows_messages_with_their_mark_is_understood() {
+    let scene = account("");
+    scene.server.state().quirks.message_flag_header = true;
+    for n in [1, 2, 3] {
+        scene.server.state().append("INBOX", &mail(n), &["\\Flagged"], DATE + i64::from(n));
+    }
+    scene.sync_says(0, &[]);
+    let files = scene.account.files("INBOX");
+    let database = rusqlite::Connection::open(scene.account.state_dir().join("a.sqlite3")).unwrap();
+    for path in &files {
+        let served = crate::account::served(&std::fs::read(path).unwrap());
+        assert!(served.starts_with(b"X-Message-Flag: "));
+        let header = served.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let (digest, header) = (Sha256::digest(&served), Sha256::digest(&served[..header]));
+        let name = path.file_name().unwrap().as_encoded_bytes().split(|b| *b == b':').next().unwrap();
+        let sql = "UPDATE link SET digest = ?1, header = ?2, size = ?3 WHERE name = ?4";
+        let row = (digest.as_slice(), header.as_slice(), i64::try_from(served.len()).unwrap(), name);
+        assert_eq!(database.execute(sql, row).unwrap(), 1);
+    }
+    drop(database);
+    scene.server.state().set_flags("INBOX", 1, &[]);
+    scene.server.state().set_flags("INBOX", 2, &["\\Seen"]);
+    scene.server.state().set_uid_validity("INBOX", 77);
+    let _ = scene.server.take_commands();
+    scene.sync_says(0, &["3 matched by content"]);
+    let told = scene.server.take_commands();
+    assert!(!told.iter().any(|c| c.fits("UID FETCH BODY.PEEK[]") || c.changes()), "{told:?}");
+    assert_eq!(scene.account.files("INBOX").len(), 3);
+    scene.assert_graves(0);
+    scene.assert_quiet();
 }
 
 #[test]
