@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_failures.sql"),
     include_str!("../../migrations/0003_service.sql"),
     include_str!("../../migrations/0004_renames.sql"),
+    include_str!("../../migrations/0005_lifetime.sql"),
 ];
 
 /// Returns an error if a newer program has written the database; reads only.
@@ -67,10 +68,11 @@ mod tests {
         let mut conn = Connection::open_in_memory().unwrap();
         migrate(&mut conn, Path::new(FILE)).unwrap();
         assert_eq!(version(&conn, Path::new(FILE)).unwrap(), newest(MIGRATIONS));
-        let expected = "account held held_mailbox journal link mailbox renaming service sqlite_sequence withheld";
+        let expected =
+            "account grave held held_mailbox journal lifetime link mailbox renaming service sqlite_sequence withheld";
         assert_eq!(tables(&conn).join(" "), expected);
         let strict = "SELECT count(*) FROM pragma_table_list WHERE strict AND schema = 'main'";
-        assert_eq!(conn.query_row(strict, [], |row| row.get::<_, i64>(0)).unwrap(), 9);
+        assert_eq!(conn.query_row(strict, [], |row| row.get::<_, i64>(0)).unwrap(), 11);
     }
 
     #[test]

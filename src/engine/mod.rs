@@ -31,6 +31,7 @@ pub mod rebind;
 mod relocations;
 mod renaming;
 pub mod report;
+mod retention;
 mod reuse;
 pub mod root;
 mod round;

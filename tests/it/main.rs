@@ -39,6 +39,7 @@ mod mirror_contact;
 mod mirror_deletions;
 mod mirror_first;
 mod mirror_flags;
+mod mirror_graveyard;
 mod mirror_guard;
 mod mirror_mailboxes;
 mod mirror_moves;

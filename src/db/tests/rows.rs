@@ -425,3 +425,20 @@ fn mailboxes_exchange_their_names() {
         assert!(tx.end_renamings().is_err());
     });
 }
+
+#[test]
+fn the_age_of_the_graveyard_is_read_back() {
+    use crate::db::Lifetime;
+
+    fresh(|tx| {
+        assert_eq!(tx.lifetime().unwrap(), None);
+        let over = [("0099-12-31", 0), ("2026-01-01", 7)].map(|(day, since)| (day.parse().unwrap(), since)).into();
+        let first = Lifetime { boot: "a".into(), boot_clock: 5, wall: -1, counted: 9, over };
+        tx.set_lifetime(&first).unwrap();
+        assert_eq!(tx.lifetime().unwrap(), Some(first));
+        let second = Lifetime { boot: String::new(), boot_clock: 0, wall: 9, counted: 9, over: [].into() };
+        tx.set_lifetime(&second).unwrap();
+        assert_eq!(tx.lifetime().unwrap(), Some(second.clone()));
+        assert!(tx.set_lifetime(&Lifetime { counted: -1, ..second }).is_err());
+    });
+}
