@@ -74,6 +74,8 @@ pub(super) struct MailboxStatus {
     pub(super) pending: u64,
     /// Messages that the server lists and does not give yet.
     pub(super) withheld: Vec<WithheldMessage>,
+    /// Changes of messages on both sides that the server refused.
+    pub(super) refused: Vec<RefusedChange>,
     pub(super) skipped: Vec<SkippedMessage>,
     pub(super) held: Option<HeldRemovals>,
     pub(super) last_complete: Option<Moment>,
@@ -97,6 +99,25 @@ pub(super) struct SkippedMessage {
     uid: Option<u32>,
     file: Option<String>,
     reason: String,
+    /// How often the server refused it, and when it is tried again, if it is by itself.
+    again: Option<Again>,
+}
+
+/// A change that the server refused.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct RefusedChange {
+    uid: Option<u32>,
+    reason: String,
+    again: Again,
+}
+
+/// What is tried again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Again {
+    /// How often it was tried.
+    tries: u32,
+    /// When it is tried again; none if only `postkeep sync` does.
+    next: Option<Moment>,
 }
 
 /// Removals that wait for approval.
@@ -180,20 +201,29 @@ fn gather_mailboxes(tx: &Tx<'_>) -> Result<Vec<MailboxStatus>, db::Error> {
     let mut all = Vec::new();
     for mailbox in tx.mailboxes()? {
         let counts = tx.count(mailbox.id)?;
-        let (skipped_links, waiting) = (tx.skipped(mailbox.id)?, tx.withheld(mailbox.id)?);
-        let waits = |id| waiting.iter().find(|w| w.link == id);
+        let (skipped_links, waiting) = (tx.skipped(mailbox.id)?, tx.again(mailbox.id)?);
+        let waits = |id| waiting.iter().find(|row| row.link == id);
+        let again = |row: &db::Again| Again { tries: row.tries, next: row.next_at.map(Moment::from_seconds) };
         let withheld = skipped_links.iter().filter_map(|link| {
-            let db::Withheld { tries, next_at, .. } = *waits(link.id)?;
-            let uid = link.uid().map(crate::model::Uid::get);
-            Some(WithheldMessage { uid, tries, next: Moment::from_seconds(next_at) })
+            let Again { tries, next } = again(waits(link.id)?);
+            Some(WithheldMessage { uid: Some(link.uid()?.get()), tries, next: next? })
         });
         let withheld: Vec<_> = withheld.collect();
+        let uids: Vec<u32> = withheld.iter().filter_map(|message| message.uid).collect();
+        let is_withheld = |message: &SkippedMessage| message.uid.is_some_and(|uid| uids.contains(&uid));
+        let skipped = skipped_links.iter().filter_map(|link| skipped(link, waits(link.id).map(again)));
+        let mut refused = Vec::new();
+        for row in waiting.iter().filter(|row| !skipped_links.iter().any(|link| link.id == row.link)) {
+            let uid = tx.link(row.link)?.and_then(|link| link.uid()).map(crate::model::Uid::get);
+            refused.push(RefusedChange { uid, reason: row.why.clone(), again: again(row) });
+        }
         all.push(MailboxStatus {
             mailbox: mailbox.name.as_str().to_owned(),
             synced: counts.synced,
             pending: counts.downloading + counts.uploading,
-            skipped: skipped_links.iter().filter(|link| waits(link.id).is_none()).filter_map(skipped).collect(),
+            skipped: skipped.filter(|message| !is_withheld(message)).collect(),
             withheld,
+            refused,
             held: held(&tx.held(mailbox.id)?, tx.mailbox_hold(mailbox.id)?),
             last_complete: mailbox.last_complete.map(Moment::from_seconds),
             missing_since: mailbox.missing_since.map(Moment::from_seconds),
@@ -204,7 +234,7 @@ fn gather_mailboxes(tx: &Tx<'_>) -> Result<Vec<MailboxStatus>, db::Error> {
     Ok(all)
 }
 
-fn skipped(link: &Link) -> Option<SkippedMessage> {
+fn skipped(link: &Link, again: Option<Again>) -> Option<SkippedMessage> {
     match &link.state {
         // That is how it is meant to be.
         LinkState::Skipped { reason: SkipReason::Kept, .. } => None,
@@ -212,6 +242,7 @@ fn skipped(link: &Link) -> Option<SkippedMessage> {
             uid: uid.map(crate::model::Uid::get),
             file: name.as_ref().map(ToString::to_string),
             reason: reason.text(),
+            again,
         }),
         LinkState::Synced { .. } | LinkState::Downloading { .. } | LinkState::Uploading { .. } => None,
     }
@@ -232,6 +263,14 @@ fn held(removals: &[db::Held], whole: Option<db::MailboxHold>) -> Option<HeldRem
     })
 }
 
+impl Again {
+    fn sentence(&self, when: &dyn Fn(Moment) -> String) -> String {
+        let next =
+            self.next.map_or_else(|| "with the next postkeep sync".to_owned(), |next| format!("due {}", when(next)));
+        format!("tried {}, next try {next}", times(self.tries))
+    }
+}
+
 impl HeldRemovals {
     fn waits(&self) -> bool {
         self.here + self.on_server > 0 || self.why.is_some()
@@ -243,7 +282,8 @@ impl MailboxStatus {
         if self.held.as_ref().is_some_and(HeldRemovals::waits) {
             return Exit::Held;
         }
-        let whole = self.problem.is_none() && self.skipped.is_empty() && self.withheld.is_empty() && self.pending == 0;
+        let waits = !self.withheld.is_empty() || !self.refused.is_empty() || self.pending > 0;
+        let whole = self.problem.is_none() && self.skipped.is_empty() && !waits;
         if whole && self.last_complete.is_some() { Exit::Done } else { Exit::Partial }
     }
 
@@ -263,6 +303,9 @@ impl MailboxStatus {
         }
         if !self.withheld.is_empty() {
             parts.push(format!("{} not given yet", grouped(self.withheld.len() as u64)));
+        }
+        if !self.refused.is_empty() {
+            parts.push(format!("{} refused", grouped(self.refused.len() as u64)));
         }
         if !self.skipped.is_empty() {
             parts.push(format!("{} skipped", grouped(self.skipped.len() as u64)));
@@ -374,7 +417,16 @@ fn details(account: &str, mailbox: &MailboxStatus, when: &dyn Fn(Moment) -> Stri
     }
     for message in mailbox.withheld.iter().take(MOST_SKIPPED) {
         let uid = message.uid.map(|uid| format!("uid {uid}")).unwrap_or_default();
-        let _ = writeln!(text, "    {uid}: asked for {}, again after {}", times(message.tries), when(message.next));
+        let _ = writeln!(text, "    {uid}: asked for {}, next try due {}", times(message.tries), when(message.next));
+    }
+    if !mailbox.refused.is_empty() {
+        let count = many(mailbox.refused.len() as u64, "change");
+        let _ = writeln!(text, "\n  {name}: {count} refused by the server");
+    }
+    for change in mailbox.refused.iter().take(MOST_SKIPPED) {
+        let uid = change.uid.map_or_else(|| "a message that is moved here".to_owned(), |uid| format!("uid {uid}"));
+        let _ = writeln!(text, "    {uid}: {}", harmless(&change.reason));
+        let _ = writeln!(text, "      {}", change.again.sentence(when));
     }
     if !mailbox.skipped.is_empty() {
         let _ = writeln!(text, "\n  {name}: {} skipped", many(mailbox.skipped.len() as u64, "message"));
@@ -383,6 +435,9 @@ fn details(account: &str, mailbox: &MailboxStatus, when: &dyn Fn(Moment) -> Stri
         let uid = message.uid.map(|uid| format!("uid {uid}"));
         let which = uid.or_else(|| message.file.clone()).unwrap_or_default();
         let _ = writeln!(text, "    {which}: {}", harmless(&message.reason));
+        if let Some(again) = &message.again {
+            let _ = writeln!(text, "      {}", again.sentence(when));
+        }
     }
     if mailbox.skipped.len() > MOST_SKIPPED {
         let _ = writeln!(text, "    … and {} more; --json lists all", mailbox.skipped.len() - MOST_SKIPPED);
@@ -407,6 +462,7 @@ mod tests {
             synced: 1234,
             pending: 0,
             withheld: vec![],
+            refused: vec![],
             skipped: vec![],
             held: None,
             last_complete: Some(Moment::from_seconds(1_793_620_680)),
@@ -486,7 +542,12 @@ mod tests {
     fn what_is_held_or_skipped_says_why_and_what_to_do() {
         let since = Some(Moment::from_seconds(1_793_534_400));
         let held = HeldRemovals { here: 120, on_server: 0, approved: 0, why: None, since, removes: true };
-        let skipped = (1..=12).map(|uid| SkippedMessage { uid: Some(uid), file: None, reason: "too large".to_owned() });
+        let skipped = (1..=12).map(|uid| SkippedMessage {
+            uid: Some(uid),
+            file: None,
+            reason: "too large".to_owned(),
+            again: None,
+        });
         let status = account(vec![
             MailboxStatus { held: Some(held), ..mailbox("INBOX") },
             MailboxStatus { skipped: skipped.collect(), pending: 3, last_complete: None, ..mailbox("Big") },

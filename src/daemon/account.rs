@@ -80,6 +80,12 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// A machine that goes to sleep does so within this time, or says that it does not.
 const LONGEST_NAP: Duration = Duration::from_secs(60);
 
+/// What the server refused is not tried again earlier, …
+const SOON: Duration = Duration::from_secs(60);
+
+/// … nor later.
+const LATEST: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// How often the loop turns, if nothing happens.
 const TURN: Duration = Duration::from_secs(30);
 
@@ -386,6 +392,7 @@ impl<'a> Loop<'a> {
             Ok(passed) => {
                 let done = Done { left: passed.left, did: passed.did, wants_all: passed.wants_all };
                 self.agenda.finish(&work, &done, now - began, now);
+                self.try_again(passed.again_at, now);
                 self.succeeded(work == Work::All, &passed.report);
                 Ok(())
             }
@@ -443,6 +450,15 @@ impl<'a> Loop<'a> {
             ProgressEvent::Changed(change) => hooks.changed(&account, &watched, change),
             _ => {}
         })
+    }
+
+    /// Sees to it that what the server refused is tried again when it is due.
+    fn try_again(&mut self, at: Option<i64>, now: Duration) {
+        let Some(at) = at else { return };
+        let pause = u64::try_from(at.saturating_sub(clock::unix_now())).unwrap_or(0);
+        // What is due and was not tried waits for something else, and what is due too late was written by another clock.
+        let pause = Duration::from_secs(pause).clamp(shortened(SOON), LATEST);
+        self.agenda.mark_all(now + pause);
     }
 
     fn succeeded(&mut self, everything: bool, report: &Report) {
@@ -519,6 +535,7 @@ impl<'a> Loop<'a> {
                             // What was waited for is over: the user may have signed in again.
                             self.agenda.refresh(clock::now());
                         }
+                        self.try_again(passed.again_at, clock::now());
                         self.succeeded(false, &passed.report);
                         passed.report
                     }

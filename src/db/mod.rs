@@ -5,6 +5,7 @@
 //! what the rows are is told in `migrations/`.
 
 mod account;
+mod again;
 mod error;
 mod handle;
 mod held;
@@ -19,12 +20,12 @@ mod scan;
 mod service;
 mod tx;
 mod value;
-mod withheld;
 
 #[cfg(test)]
 mod tests;
 
 pub use account::{AccountState, Failure};
+pub use again::Again;
 pub use error::Error;
 pub use handle::Db;
 pub use held::{Held, HeldCount, HoldCause, MailboxHold};
@@ -36,4 +37,3 @@ pub use renaming::Renaming;
 pub use scan::{Counts, LinkRow, Stage};
 pub use service::Service;
 pub use tx::Tx;
-pub use withheld::Withheld;

@@ -5,6 +5,7 @@
 //! mailboxes, `observe` and `contact` compare
 //! what is there with the base, `execute` does what a plan says.
 
+mod again;
 mod answers;
 mod approve;
 mod burial;

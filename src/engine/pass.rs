@@ -24,7 +24,7 @@ use crate::clock;
 use crate::config::{self, Account};
 use crate::db::{self, AccountState, Db, Tx};
 use crate::maildir::{Graveyard, LineEndings, Maildir, Marker, Root};
-use crate::model::{LinkState, MailboxId, MailboxName, Uid};
+use crate::model::{LinkId, LinkState, MailboxId, MailboxName, Uid};
 
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
 const ROUNDS: u32 = 8;
@@ -65,6 +65,10 @@ pub(super) struct Pass<'a> {
     pub(super) for_removals: bool,
     /// The mailbox into which the server puts copies of what is sent by itself, once a pass over everything has told.
     pub(super) copies: &'a RefCell<Option<Option<MailboxName>>>,
+    /// Messages about which the server refused something in this pass.
+    pub(super) refused: RefCell<BTreeSet<LinkId>>,
+    /// The server refused a message since it has no room for any, with these words.
+    pub(super) full: RefCell<Option<String>>,
     /// Messages that the server did not give, though it lists them.
     pub(super) withheld: RefCell<BTreeSet<(MailboxId, Uid)>>,
 }

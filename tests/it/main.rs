@@ -22,6 +22,7 @@ mod daemon_there;
 mod daemon_trouble;
 mod demo;
 mod dovecot;
+mod faults_again;
 mod faults_bytes;
 mod faults_config;
 mod faults_disk;

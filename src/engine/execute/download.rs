@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{Site, entry};
+use super::{Site, entry, refusals};
 use crate::db::{Db, Entry, NewLink};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
@@ -130,8 +130,9 @@ async fn withhold(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<BTreeM
     site.pass.tally(&site.mailbox.name, |t| t.skipped += uids.len());
     let now = site.pass.now();
     let write = site.pass.commit(move |tx| {
+        let mut links = Vec::new();
         for (uid, wanted) in &again {
-            let reason = SkipReason::Refused("it is listed, but not given".to_owned());
+            let reason = SkipReason::Refused(WITHHELD.to_owned());
             let state = LinkState::Skipped { uid: Some(*uid), name: None, reason };
             let link = match wanted.link {
                 Some(id) => {
@@ -140,26 +141,18 @@ async fn withhold(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<BTreeM
                 }
                 None => tx.insert_link(id, &NewLink { state, content: None, internal_date: None, inode: None })?,
             };
-            tx.withhold(link, |tries| now + withheld_for(tries))?;
+            refusals::refuse(tx, link, WITHHELD, true, now)?;
+            links.push(link);
         }
-        Ok(())
+        Ok(links)
     });
-    write.await?;
+    let links = write.await?;
+    site.pass.refused.borrow_mut().extend(links);
     Ok(first)
 }
 
-/// Returns how long a message is left alone that was not given so many times, in seconds: some are given after minutes,
-/// others never.
-fn withheld_for(tries: u32) -> i64 {
-    const MINUTE: i64 = 60;
-    match tries {
-        0 | 1 => MINUTE,
-        2 => 10 * MINUTE,
-        3 => 60 * MINUTE,
-        4 => 6 * 60 * MINUTE,
-        _ => 24 * 60 * MINUTE,
-    }
-}
+/// What the server says of a message that it does not give, for those who look at its state.
+const WITHHELD: &str = "it is listed, but not given";
 
 /// Writes down which of the messages are larger than allowed, so that the rest can be fetched without them.
 async fn skip_too_large(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<(), Error> {

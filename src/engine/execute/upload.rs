@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::Site;
+use super::{Site, refusals};
 use crate::db::NewLink;
 use crate::engine::Error;
+use crate::engine::again;
 use crate::engine::answers::{take_upload, unlinked_from};
 use crate::engine::cycle::Outcome;
-use crate::engine::op::{Op, Planned};
+use crate::engine::op::{Op, Planned, Why};
 use crate::imap::{self, Habit, Outgoing, Session};
 use crate::maildir::{self, FileRef, Maildir};
 use crate::model::{ContentKey, Flag, FlagChange, Flags, Link, LinkId, LinkState, SkipReason, Uid, UidSet, UniqueName};
@@ -94,7 +95,10 @@ pub(super) async fn upload(
         looking = look_ahead(site, rest);
         outcome.left |= batch.later;
         for (planned, reason) in batch.unusable {
-            skip(site, &planned, reason).await?;
+            skip(site, &planned, reason, None).await?;
+        }
+        if wait_for_room(site, &batch.ready, outcome).await? {
+            continue;
         }
         let mut ready = batch.ready;
         if site.copies {
@@ -108,7 +112,7 @@ pub(super) async fn upload(
             continue;
         }
         let ids = intend(site, session, &ready, site.pass.now()).await?;
-        append(site, session, ready, ids).await?;
+        append(site, session, ready, ids, outcome).await?;
     }
     Ok(())
 }
@@ -203,22 +207,69 @@ fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef, quiet: 
     }
 }
 
-/// Writes down that a file is not uploaded, and why.
-async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason) -> Result<(), Error> {
+/// Where the server has no room, lets files wait without sending them. Returns whether it is so.
+async fn wait_for_room(site: &Site<'_>, files: &[Ready], outcome: &mut Outcome) -> Result<bool, Error> {
+    let Some(text) = site.pass.full.borrow().clone() else { return Ok(false) };
+    for ready in files {
+        refuse(site, ready, ready.link, &full(text.clone()), outcome).await?;
+    }
+    Ok(true)
+}
+
+fn full(text: String) -> imap::Error {
+    imap::Error::Refused { command: "APPEND", mailbox: None, code: "OVERQUOTA".to_owned(), text }
+}
+
+/// Writes down that the server refused a file.
+async fn refuse(
+    site: &Site<'_>,
+    ready: &Ready,
+    link: Option<LinkId>,
+    error: &imap::Error,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let text = match error {
+        imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. } | imap::Error::Confused { text, .. } => {
+            text.clone()
+        }
+        other => other.to_string(),
+    };
+    if again::is_full(error) {
+        site.pass.full.borrow_mut().get_or_insert_with(|| text.clone());
+    }
+    outcome.refused = true;
+    let op = Op::Upload { link, name: ready.name.clone(), flags: ready.flags.clone() };
+    let planned = Planned { op, why: ready.planned.why };
+    skip(site, &planned, SkipReason::Refused(text), Some(again::may_pass(error))).await
+}
+
+/// Writes down that a file is not uploaded, and why; if the server refused it, also whether it may take it another time.
+async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason, passes: Option<bool>) -> Result<(), Error> {
     let Op::Upload { link, name, .. } = &planned.op else { return Ok(()) };
     let inode = site.seen(name).map(|seen| seen.inode);
-    site.pass.problem(&site.mailbox.name, format!("{name} was not uploaded: {}", reason.text()));
+    let text = reason.text();
+    site.pass.problem(&site.mailbox.name, format!("{name} was not uploaded: {text}"));
     site.pass.tally(&site.mailbox.name, |t| t.skipped += 1);
     let state = LinkState::Skipped { uid: None, name: Some(name.clone()), reason };
-    let (mailbox, link) = (site.mailbox.id, *link);
+    let (mailbox, link, now) = (site.mailbox.id, *link, site.pass.now());
     let write = site.pass.commit(move |tx| {
         let new = NewLink { state, content: None, internal_date: None, inode };
-        match link {
-            Some(id) => tx.set_link(&Link { id, state: new.state, content: None, internal_date: None, inode }),
-            None => tx.insert_link(mailbox, &new).map(|_| ()),
+        let id = match link {
+            Some(id) => {
+                tx.set_link(&Link { id, state: new.state, content: None, internal_date: None, inode })?;
+                id
+            }
+            None => tx.insert_link(mailbox, &new)?,
+        };
+        match passes {
+            Some(true) => refusals::refuse(tx, id, &text, true, now)?,
+            Some(false) | None => tx.want_no_more(id)?,
         }
+        Ok(id)
     });
-    write.await
+    let id = write.await?;
+    site.pass.refused.borrow_mut().insert(id);
+    Ok(())
 }
 
 /// Writes the intents of a batch: what is going to be appended, and the UID from which on it can be found.
@@ -253,12 +304,29 @@ async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready], since: i64)
 }
 
 /// Sends a batch. A no to one is its own matter; a no to several that go together is asked again for each of them.
-async fn append(site: &Site<'_>, session: &mut Session, batch: Vec<Ready>, ids: Vec<LinkId>) -> Result<(), Error> {
-    let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![batch.into_iter().zip(ids).collect()];
+async fn append(
+    site: &Site<'_>,
+    session: &mut Session,
+    batch: Vec<Ready>,
+    ids: Vec<LinkId>,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let mut first: Vec<(Ready, LinkId)> = batch.into_iter().zip(ids).collect();
+    // What was refused before is tried with one: if there still is no room, the others need not be sent.
+    let alone = first.iter().any(|(ready, _)| ready.planned.why == Why::SkippedBefore);
+    let rest = first.split_off(if alone { 1 } else { first.len() });
+    let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![rest, first];
     while let Some(group) = groups.pop() {
+        let full_now = site.pass.full.borrow().clone();
+        if let Some(text) = full_now {
+            for (ready, id) in &group {
+                refuse(site, ready, Some(*id), &full(text.clone()), outcome).await?;
+            }
+            continue;
+        }
         let outgoing = group.iter().map(|(ready, _)| outgoing(site, ready)).collect::<Result<Vec<_>, Error>>()?;
         match session.append(&site.raw, outgoing).await {
-            Ok(results) => take_in(site, session, group, results).await?,
+            Ok(results) => take_in(site, session, group, results, outcome).await?,
             Err(imap::Error::Refused { .. } | imap::Error::Bad { .. } | imap::Error::Confused { .. })
                 if group.len() > 1 =>
             {
@@ -279,6 +347,7 @@ async fn take_in(
     session: &mut Session,
     group: Vec<(Ready, LinkId)>,
     results: imap::Appended,
+    outcome: &mut Outcome,
 ) -> Result<(), Error> {
     let (mut taken, mut uids, mut refused, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Ok(()));
     for (one, result) in group.into_iter().zip(results) {
@@ -287,18 +356,17 @@ async fn take_in(
                 taken.push(one);
                 uids.push(uid);
             }
-            Err(
-                imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. } | imap::Error::Confused { text, .. },
-            ) => refused.push((one, text)),
+            Err(error @ (imap::Error::Refused { .. } | imap::Error::Bad { .. } | imap::Error::Confused { .. })) => {
+                refused.push((one, error))
+            }
             Err(error) => failed = failed.and(Err(error.into())),
         }
     }
     if !taken.is_empty() {
         done(site, session, taken, uids).await?;
     }
-    for ((ready, id), text) in refused {
-        let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
-        skip(site, &Planned { op, why: ready.planned.why }, SkipReason::Refused(text)).await?;
+    for ((ready, id), error) in refused {
+        refuse(site, &ready, Some(id), &error, outcome).await?;
     }
     failed
 }
@@ -341,7 +409,7 @@ async fn done(
             // To send it again would double it, and do so in every round.
             let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
             let why = "the server took it, but has no message that is the same".to_owned();
-            skip(site, &Planned { op, why: ready.planned.why }, SkipReason::Refused(why)).await?;
+            skip(site, &Planned { op, why: ready.planned.why }, SkipReason::Refused(why), None).await?;
             continue;
         };
         let state = LinkState::Synced { uid, name: ready.name, flags: ready.flags };
