@@ -393,7 +393,7 @@ impl<'a> Loop<'a> {
             Ok(passed) => {
                 let done = Done { left: passed.left, did: passed.did, wants_all: passed.wants_all };
                 self.agenda.finish(&work, &done, now - began, now);
-                self.try_again(passed.again_at, now);
+                self.try_again(passed.again_at, work == Work::All, now);
                 self.succeeded(work == Work::All, &passed.report);
                 Ok(())
             }
@@ -453,11 +453,16 @@ impl<'a> Loop<'a> {
         })
     }
 
-    /// Sees to it that what the server refused is tried again when it is due.
-    fn try_again(&mut self, at: Option<i64>, now: Duration) {
+    /// Sees to it that what the server refused is tried again when it is due, after a pass over some mailboxes or over
+    /// `everything`.
+    fn try_again(&mut self, at: Option<i64>, everything: bool, now: Duration) {
         let Some(at) = at else { return };
         let pause = u64::try_from(at.saturating_sub(clock::unix_now())).unwrap_or(0);
-        // What is due and was not tried waits for something else, and what is due too late was written by another clock.
+        if pause == 0 && everything {
+            // It was not tried though it was due, as in a mailbox that is not mirrored any more.
+            return;
+        }
+        // What is due too late was written by another clock.
         let pause = Duration::from_secs(pause).clamp(shortened(SOON), LATEST);
         self.agenda.mark_all(now + pause);
     }
@@ -533,7 +538,7 @@ impl<'a> Loop<'a> {
                             // What was waited for is over: the user may have signed in again.
                             self.agenda.refresh(clock::now());
                         }
-                        self.try_again(passed.again_at, clock::now());
+                        self.try_again(passed.again_at, true, clock::now());
                         self.succeeded(false, &passed.report);
                         passed.report
                     }

@@ -94,10 +94,10 @@ pub(super) async fn upload(
         let (batch, rest) = looked.await??;
         looking = look_ahead(site, rest);
         outcome.left |= batch.later;
-        for (planned, reason) in batch.unusable {
-            skip(site, &planned, reason, None).await?;
+        if !batch.unusable.is_empty() {
+            skip(site, batch.unusable, None).await?;
         }
-        if wait_for_room(site, &batch.ready, outcome).await? {
+        if wait_for_room(site, batch.ready.iter().map(|ready| (ready, ready.link)), outcome).await? {
             continue;
         }
         let mut ready = batch.ready;
@@ -208,23 +208,29 @@ fn look(maildir: &Maildir, limit: u64, planned: &Planned, file: FileRef, quiet: 
 }
 
 /// Where the server has no room, lets files wait without sending them. Returns whether it is so.
-async fn wait_for_room(site: &Site<'_>, files: &[Ready], outcome: &mut Outcome) -> Result<bool, Error> {
+async fn wait_for_room<'r>(
+    site: &Site<'_>,
+    files: impl IntoIterator<Item = (&'r Ready, Option<LinkId>)>,
+    outcome: &mut Outcome,
+) -> Result<bool, Error> {
     let Some(text) = site.pass.full.borrow().clone() else { return Ok(false) };
-    for ready in files {
-        refuse(site, ready, ready.link, &full(text.clone()), outcome).await?;
-    }
+    outcome.refused = true;
+    let wait = |(ready, link): (&Ready, _)| (again_of(ready, link), SkipReason::Refused(text.clone()));
+    skip(site, files.into_iter().map(wait).collect(), Some(true)).await?;
     Ok(true)
 }
 
-fn full(text: String) -> imap::Error {
-    imap::Error::Refused { command: "APPEND", mailbox: None, code: "OVERQUOTA".to_owned(), text }
+/// Returns the upload of a file that has this link by now.
+fn again_of(ready: &Ready, link: Option<LinkId>) -> Planned {
+    let op = Op::Upload { link, name: ready.name.clone(), flags: ready.flags.clone() };
+    Planned { op, why: ready.planned.why }
 }
 
 /// Writes down that the server refused a file.
 async fn refuse(
     site: &Site<'_>,
     ready: &Ready,
-    link: Option<LinkId>,
+    link: LinkId,
     error: &imap::Error,
     outcome: &mut Outcome,
 ) -> Result<(), Error> {
@@ -238,37 +244,47 @@ async fn refuse(
         site.pass.full.borrow_mut().get_or_insert_with(|| text.clone());
     }
     outcome.refused = true;
-    let op = Op::Upload { link, name: ready.name.clone(), flags: ready.flags.clone() };
-    let planned = Planned { op, why: ready.planned.why };
-    skip(site, &planned, SkipReason::Refused(text), Some(again::may_pass(error))).await
+    let passes = Some(again::may_pass(error));
+    skip(site, vec![(again_of(ready, Some(link)), SkipReason::Refused(text))], passes).await
 }
 
-/// Writes down that a file is not uploaded, and why; if the server refused it, also whether it may take it another time.
-async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason, passes: Option<bool>) -> Result<(), Error> {
-    let Op::Upload { link, name, .. } = &planned.op else { return Ok(()) };
-    let inode = site.seen(name).map(|seen| seen.inode);
-    let text = reason.text();
-    site.pass.problem(&site.mailbox.name, format!("{name} was not uploaded: {text}"));
-    site.pass.tally(&site.mailbox.name, |t| t.skipped += 1);
-    let state = LinkState::Skipped { uid: None, name: Some(name.clone()), reason };
-    let (mailbox, link, now) = (site.mailbox.id, *link, site.pass.now());
+/// Writes down that files are not uploaded, and why; if the server refused them, also whether it may take them another time.
+async fn skip(site: &Site<'_>, files: Vec<(Planned, SkipReason)>, passes: Option<bool>) -> Result<(), Error> {
+    // Where there is no room, it is the same for all.
+    let is_full = passes == Some(true) && site.pass.full.borrow().is_some();
+    let mut rows = Vec::new();
+    for (planned, reason) in files {
+        let Op::Upload { link, name, .. } = planned.op else { continue };
+        let text = reason.text();
+        let what = if is_full { "what is new here".to_owned() } else { name.to_string() };
+        site.pass.problem(&site.mailbox.name, format!("{what} was not uploaded: {text}"));
+        let inode = site.seen(&name).map(|seen| seen.inode);
+        let state = LinkState::Skipped { uid: None, name: Some(name), reason };
+        rows.push((link, NewLink { state, content: None, internal_date: None, inode }, text));
+    }
+    site.pass.tally(&site.mailbox.name, |t| t.skipped += rows.len() as u64);
+    let (mailbox, now) = (site.mailbox.id, site.pass.now());
     let write = site.pass.commit(move |tx| {
-        let new = NewLink { state, content: None, internal_date: None, inode };
-        let id = match link {
-            Some(id) => {
-                tx.set_link(&Link { id, state: new.state, content: None, internal_date: None, inode })?;
-                id
+        let mut ids = Vec::new();
+        for (link, new, text) in rows {
+            let id = match link {
+                Some(id) => {
+                    let NewLink { state, content, internal_date, inode } = new;
+                    tx.set_link(&Link { id, state, content, internal_date, inode })?;
+                    id
+                }
+                None => tx.insert_link(mailbox, &new)?,
+            };
+            match passes {
+                Some(true) => refusals::refuse(tx, id, &text, true, now)?,
+                Some(false) | None => tx.want_no_more(id)?,
             }
-            None => tx.insert_link(mailbox, &new)?,
-        };
-        match passes {
-            Some(true) => refusals::refuse(tx, id, &text, true, now)?,
-            Some(false) | None => tx.want_no_more(id)?,
+            ids.push(id);
         }
-        Ok(id)
+        Ok(ids)
     });
-    let id = write.await?;
-    site.pass.refused.borrow_mut().insert(id);
+    let ids = write.await?;
+    site.pass.refused.borrow_mut().extend(ids);
     Ok(())
 }
 
@@ -317,11 +333,7 @@ async fn append(
     let rest = first.split_off(if alone { 1 } else { first.len() });
     let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![rest, first];
     while let Some(group) = groups.pop() {
-        let full_now = site.pass.full.borrow().clone();
-        if let Some(text) = full_now {
-            for (ready, id) in &group {
-                refuse(site, ready, Some(*id), &full(text.clone()), outcome).await?;
-            }
+        if wait_for_room(site, group.iter().map(|(ready, id)| (ready, Some(*id))), outcome).await? {
             continue;
         }
         let outgoing = group.iter().map(|(ready, _)| outgoing(site, ready)).collect::<Result<Vec<_>, Error>>()?;
@@ -366,7 +378,7 @@ async fn take_in(
         done(site, session, taken, uids).await?;
     }
     for ((ready, id), error) in refused {
-        refuse(site, &ready, Some(id), &error, outcome).await?;
+        refuse(site, &ready, id, &error, outcome).await?;
     }
     failed
 }
@@ -407,9 +419,8 @@ async fn done(
     for ((ready, id), uid) in group.into_iter().zip(uids) {
         let Some(uid) = uid else {
             // To send it again would double it, and do so in every round.
-            let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
             let why = "the server took it, but has no message that is the same".to_owned();
-            skip(site, &Planned { op, why: ready.planned.why }, SkipReason::Refused(why), None).await?;
+            skip(site, vec![(again_of(&ready, Some(id)), SkipReason::Refused(why))], None).await?;
             continue;
         };
         let state = LinkState::Synced { uid, name: ready.name, flags: ready.flags };
