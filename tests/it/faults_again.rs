@@ -171,6 +171,41 @@ fn a_full_mailbox_is_tried_with_one_message() {
 }
 
 #[test]
+fn a_kill_among_refusals_loses_and_doubles_nothing() {
+    let begin = || {
+        let scene = Scene::with(Profile::Full, "append_retry_after = \"1s\"");
+        scene.server.state().create("Old");
+        for n in 1..=3 {
+            scene.arrives(n);
+        }
+        scene.sync_says(0, &[]);
+        scene.account.set_info(&scene.file("INBOX", 1), "F");
+        scene.account.move_to(&scene.file("INBOX", 2), "Old");
+        scene.delivered(4);
+        for command in ["UID STORE", "UID MOVE", "APPEND"] {
+            scene.server.inject(command, When::Every, Fault::Answer("NO [LIMIT] too much".to_owned()));
+        }
+        scene
+    };
+    let scene = begin();
+    let steps = scene.account.state_dir().join("steps");
+    let output = scene.account.run_with(&["sync"], &[("POSTKEEP_STEPS", steps.to_str().unwrap())]);
+    assert_eq!(output.code, 1, "{output:?}");
+    let count = fs::read_to_string(&steps).unwrap().lines().count();
+    assert!(count > 6, "{count} steps");
+    // Some of them are enough: each leaves what the next pass finds by its intent.
+    for step in (3..=count).step_by(4) {
+        let scene = begin();
+        let _ = scene.account.run_with(&["sync"], &[("POSTKEEP_CRASH_AT", &step.to_string())]);
+        scene.assert_whole();
+        scene.server.calm();
+        scene.assert_heals();
+        let there = |mailbox: &str| scene.server.state().messages(mailbox).len();
+        assert_eq!((there("INBOX"), there("Old")), (3, 1));
+    }
+}
+
+#[test]
 fn the_daemon_tries_again_by_itself_and_over_restarts() {
     let scene = busy(Profile::Full, NO_SWEEP);
     for command in ["UID STORE", "UID MOVE", "APPEND"] {
