@@ -28,6 +28,7 @@
 //! | [`demo`] | an account on a simulated server, for `postkeep demo` | all of the above |
 //! | [`cli`] | one file per command; what is printed; exit codes | terminal |
 //! | [`step`] | the places at which a test can make the process die | nothing |
+//! | `clock` | what the clocks say, which a test can shift | clocks |
 //! | `haste` | long waits, which a test can make short | nothing |
 //!
 //! # What always holds
@@ -60,6 +61,7 @@
 
 pub mod auth;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod daemon;
 pub mod db;

@@ -236,6 +236,7 @@ mod tests {
             synced,
             pending: 0,
             withheld: vec![],
+            refused: vec![],
             skipped: vec![],
             held: None,
             last_complete: last_complete.map(Moment::from_seconds),

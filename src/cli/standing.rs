@@ -55,6 +55,8 @@ pub(super) struct MailboxStatus {
     pub(super) pending: u64,
     /// Messages that the server lists and does not give yet.
     pub(super) withheld: Vec<WithheldMessage>,
+    /// Changes of messages on both sides that the server refused.
+    pub(super) refused: Vec<RefusedChange>,
     pub(super) skipped: Vec<SkippedMessage>,
     pub(super) held: Option<HeldRemovals>,
     pub(super) last_complete: Option<Moment>,
@@ -78,6 +80,25 @@ pub(super) struct SkippedMessage {
     pub(super) uid: Option<u32>,
     pub(super) file: Option<String>,
     pub(super) reason: String,
+    /// How often the server refused it, and when it is tried again, if it is by itself.
+    pub(super) again: Option<Again>,
+}
+
+/// A change that the server refused.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct RefusedChange {
+    pub(super) uid: Option<u32>,
+    pub(super) reason: String,
+    pub(super) again: Again,
+}
+
+/// What is tried again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Again {
+    /// How often it was tried.
+    pub(super) tries: u32,
+    /// When it is tried again; none if only `postkeep sync` does.
+    pub(super) next: Option<Moment>,
 }
 
 /// Removals that wait for approval.
@@ -122,20 +143,29 @@ fn gather_mailboxes(tx: &Tx<'_>) -> Result<Vec<MailboxStatus>, db::Error> {
     let mut all = Vec::new();
     for mailbox in tx.mailboxes()? {
         let counts = tx.count(mailbox.id)?;
-        let (skipped_links, waiting) = (tx.skipped(mailbox.id)?, tx.withheld(mailbox.id)?);
-        let waits = |id| waiting.iter().find(|w| w.link == id);
+        let (skipped_links, waiting) = (tx.skipped(mailbox.id)?, tx.again(mailbox.id)?);
+        let waits = |id| waiting.iter().find(|row| row.link == id);
+        let again = |row: &db::Again| Again { tries: row.tries, next: row.next_at.map(Moment::from_seconds) };
         let withheld = skipped_links.iter().filter_map(|link| {
-            let db::Withheld { tries, next_at, .. } = *waits(link.id)?;
-            let uid = link.uid().map(crate::model::Uid::get);
-            Some(WithheldMessage { uid, tries, next: Moment::from_seconds(next_at) })
+            let Again { tries, next } = again(waits(link.id)?);
+            Some(WithheldMessage { uid: Some(link.uid()?.get()), tries, next: next? })
         });
         let withheld: Vec<_> = withheld.collect();
+        let uids: Vec<u32> = withheld.iter().filter_map(|message| message.uid).collect();
+        let is_withheld = |message: &SkippedMessage| message.uid.is_some_and(|uid| uids.contains(&uid));
+        let skipped = skipped_links.iter().filter_map(|link| skipped(link, waits(link.id).map(again)));
+        let mut refused = Vec::new();
+        for row in waiting.iter().filter(|row| !skipped_links.iter().any(|link| link.id == row.link)) {
+            let uid = tx.link(row.link)?.and_then(|link| link.uid()).map(crate::model::Uid::get);
+            refused.push(RefusedChange { uid, reason: row.why.clone(), again: again(row) });
+        }
         all.push(MailboxStatus {
             mailbox: mailbox.name.as_str().to_owned(),
             synced: counts.synced,
             pending: counts.downloading + counts.uploading,
-            skipped: skipped_links.iter().filter(|link| waits(link.id).is_none()).filter_map(skipped).collect(),
+            skipped: skipped.filter(|message| !is_withheld(message)).collect(),
             withheld,
+            refused,
             held: held(&tx.held(mailbox.id)?, tx.mailbox_hold(mailbox.id)?),
             last_complete: mailbox.last_complete.map(Moment::from_seconds),
             missing_since: mailbox.missing_since.map(Moment::from_seconds),
@@ -146,7 +176,7 @@ fn gather_mailboxes(tx: &Tx<'_>) -> Result<Vec<MailboxStatus>, db::Error> {
     Ok(all)
 }
 
-fn skipped(link: &Link) -> Option<SkippedMessage> {
+fn skipped(link: &Link, again: Option<Again>) -> Option<SkippedMessage> {
     match &link.state {
         // That is how it is meant to be.
         LinkState::Skipped { reason: SkipReason::Kept, .. } => None,
@@ -154,6 +184,7 @@ fn skipped(link: &Link) -> Option<SkippedMessage> {
             uid: uid.map(crate::model::Uid::get),
             file: name.as_ref().map(ToString::to_string),
             reason: reason.text(),
+            again,
         }),
         LinkState::Synced { .. } | LinkState::Downloading { .. } | LinkState::Uploading { .. } => None,
     }
@@ -185,7 +216,8 @@ impl MailboxStatus {
         if self.held.as_ref().is_some_and(HeldRemovals::waits) {
             return Exit::Held;
         }
-        let whole = self.problem.is_none() && self.skipped.is_empty() && self.withheld.is_empty() && self.pending == 0;
+        let waits = !self.withheld.is_empty() || !self.refused.is_empty() || self.pending > 0;
+        let whole = self.problem.is_none() && self.skipped.is_empty() && !waits;
         if whole && self.last_complete.is_some() { Exit::Done } else { Exit::Partial }
     }
 }

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::output::{self, Paint, grouped, harmless, many, shortened};
-use super::standing::{AccountStatus, MailboxStatus, gather};
+use super::standing::{AccountStatus, Again, MailboxStatus, gather};
 use super::time::Moment;
 use super::{Exit, Failure, approve, live};
 use crate::config::Config;
@@ -82,6 +82,9 @@ pub(super) fn state(mailbox: &MailboxStatus) -> String {
     }
     if !mailbox.withheld.is_empty() {
         parts.push(format!("{} not given yet", grouped(mailbox.withheld.len() as u64)));
+    }
+    if !mailbox.refused.is_empty() {
+        parts.push(format!("{} refused", grouped(mailbox.refused.len() as u64)));
     }
     if !mailbox.skipped.is_empty() {
         parts.push(format!("{} skipped", grouped(mailbox.skipped.len() as u64)));
@@ -182,7 +185,16 @@ fn details(account: &str, mailbox: &MailboxStatus, when: &dyn Fn(Moment) -> Stri
     }
     for message in mailbox.withheld.iter().take(MOST_SKIPPED) {
         let uid = message.uid.map(|uid| format!("uid {uid}")).unwrap_or_default();
-        let _ = writeln!(text, "    {uid}: asked for {}, again after {}", times(message.tries), when(message.next));
+        let _ = writeln!(text, "    {uid}: asked for {}, next try due {}", times(message.tries), when(message.next));
+    }
+    if !mailbox.refused.is_empty() {
+        let count = many(mailbox.refused.len() as u64, "change");
+        let _ = writeln!(text, "\n  {name}: {count} refused by the server");
+    }
+    for change in mailbox.refused.iter().take(MOST_SKIPPED) {
+        let uid = change.uid.map_or_else(|| "a message that is moved here".to_owned(), |uid| format!("uid {uid}"));
+        let _ = writeln!(text, "    {uid}: {}", harmless(&change.reason));
+        let _ = writeln!(text, "      {}", again(&change.again, when));
     }
     if !mailbox.skipped.is_empty() {
         let _ = writeln!(text, "\n  {name}: {} skipped", many(mailbox.skipped.len() as u64, "message"));
@@ -191,11 +203,21 @@ fn details(account: &str, mailbox: &MailboxStatus, when: &dyn Fn(Moment) -> Stri
         let uid = message.uid.map(|uid| format!("uid {uid}"));
         let which = uid.or_else(|| message.file.clone()).unwrap_or_default();
         let _ = writeln!(text, "    {which}: {}", harmless(&message.reason));
+        if let Some(tried) = &message.again {
+            let _ = writeln!(text, "      {}", again(tried, when));
+        }
     }
     if mailbox.skipped.len() > MOST_SKIPPED {
         let _ = writeln!(text, "    … and {} more; --json lists all", mailbox.skipped.len() - MOST_SKIPPED);
     }
     text
+}
+
+/// Says how often something was tried, and when it is again.
+fn again(again: &Again, when: &dyn Fn(Moment) -> String) -> String {
+    let next =
+        again.next.map_or_else(|| "with the next postkeep sync".to_owned(), |next| format!("due {}", when(next)));
+    format!("tried {}, next try {next}", times(again.tries))
 }
 
 #[cfg(test)]
@@ -213,6 +235,7 @@ mod tests {
             synced: 1234,
             pending: 0,
             withheld: vec![],
+            refused: vec![],
             skipped: vec![],
             held: None,
             last_complete: Some(Moment::from_seconds(1_793_620_680)),
@@ -292,7 +315,12 @@ mod tests {
     fn what_is_held_or_skipped_says_why_and_what_to_do() {
         let since = Some(Moment::from_seconds(1_793_534_400));
         let held = HeldRemovals { here: 120, on_server: 0, approved: 0, why: None, since, removes: true };
-        let skipped = (1..=12).map(|uid| SkippedMessage { uid: Some(uid), file: None, reason: "too large".to_owned() });
+        let skipped = (1..=12).map(|uid| SkippedMessage {
+            uid: Some(uid),
+            file: None,
+            reason: "too large".to_owned(),
+            again: None,
+        });
         let status = account(vec![
             MailboxStatus { held: Some(held), ..mailbox("INBOX") },
             MailboxStatus { skipped: skipped.collect(), pending: 3, last_complete: None, ..mailbox("Big") },

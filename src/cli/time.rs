@@ -34,15 +34,17 @@ impl Moment {
 
     /// Returns how long ago it was, in one unit.
     pub(super) fn ago(self, now: Self) -> String {
-        let seconds = now.0.duration_since(self.0).as_secs();
+        let since = now.0.duration_since(self.0).as_secs();
+        let seconds = since.abs();
         let (count, unit) = match seconds {
-            ..0 => return "in the future".to_owned(),
-            0..60 => return "just now".to_owned(),
+            ..60 if since < 0 => return "in a moment".to_owned(),
+            ..60 => return "just now".to_owned(),
             60..3600 => (seconds / 60, "minute"),
             3600..172_800 => (seconds / 3600, "hour"),
             _ => (seconds / 86_400, "day"),
         };
-        format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+        let span = format!("{count} {unit}{}", if count == 1 { "" } else { "s" });
+        if since < 0 { format!("in {span}") } else { format!("{span} ago") }
     }
 }
 
@@ -98,7 +100,8 @@ mod tests {
     fn times_as_people_read_them() {
         let now = at("2026-11-23T12:00:00Z");
         let rows = [
-            ("2026-11-23T12:00:01Z", "in the future"),
+            ("2026-11-23T12:00:01Z", "in a moment"),
+            ("2026-11-23T12:10:30Z", "in 10 minutes"),
             ("2026-11-23T11:59:01Z", "just now"),
             ("2026-11-23T11:59:00Z", "1 minute ago"),
             ("2026-11-23T11:00:01Z", "59 minutes ago"),

@@ -12,7 +12,7 @@ use super::hooks::{Attention, Hooks};
 use super::live::{Board, State};
 use super::local;
 use super::remote::{self, Told};
-use super::retry::{dice, wait};
+use super::retry::{Failures, dice};
 use crate::config::{Account, Filter};
 use crate::engine::report::{
     Approve, Approved, Change, Options, Outcome, Pace, Passed, Progress, ProgressEvent, Report, Wanted,
@@ -83,6 +83,12 @@ const GOODBYE: Duration = Duration::from_secs(2);
 /// A machine that goes to sleep does so within this time, or says that it does not.
 const LONGEST_NAP: Duration = Duration::from_secs(60);
 
+/// What the server refused is not tried again earlier, …
+const SOON: Duration = Duration::from_secs(60);
+
+/// … nor later.
+const LATEST: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// How often the loop turns, if nothing happens.
 const TURN: Duration = Duration::from_secs(30);
 
@@ -113,7 +119,8 @@ struct Loop<'a> {
     /// The mailboxes of maildirs, as far as they are known.
     maildirs: BTreeMap<PathBuf, MailboxName>,
     asked: VecDeque<Ask>,
-    failures: u32,
+    /// Since the last pass that worked.
+    failures: Failures,
     /// The last failure: it is told once.
     failure: Option<String>,
     /// Files cannot be watched; when they are looked at next.
@@ -168,17 +175,16 @@ impl Keeper {
 
     /// Takes the account, as soon as no other process has it.
     async fn open(&self) -> Mirror<'_> {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         loop {
             match Mirror::open(&self.account, &self.state_dir) {
                 Ok(mirror) => return mirror,
                 Err(error) => {
-                    failures += 1;
-                    let pause = wait(&error, failures, clock::unix_now(), dice());
-                    if failures == 1 {
+                    let pause = failures.count(&error, clock::unix_now(), dice());
+                    if failures.total() == 1 {
                         tracing::warn!(account = self.account.name, %error, "waiting for the account");
                     }
-                    self.show_failure(&error.to_string(), failures, pause);
+                    self.show_failure(&error.to_string(), failures.total(), pause);
                     self.turn_over(pause).await;
                 }
             }
@@ -216,7 +222,7 @@ impl<'a> Loop<'a> {
             files: BTreeMap::new(),
             maildirs: BTreeMap::new(),
             asked: VecDeque::new(),
-            failures: 0,
+            failures: Failures::default(),
             failure: None,
             look_here: None,
             sleeps_until: Duration::ZERO,
@@ -288,7 +294,8 @@ impl<'a> Loop<'a> {
                     "drops all connections and looks at everything"
                 );
                 mirror.cut();
-                (self.failures, self.sleeps_until) = (0, Duration::ZERO);
+                self.failures.clear();
+                self.sleeps_until = Duration::ZERO;
                 self.agenda.refresh(now);
             }
             Event::Sleeps => {
@@ -395,6 +402,7 @@ impl<'a> Loop<'a> {
             Ok(passed) => {
                 let done = Done { left: passed.left, did: passed.did, wants_all: passed.wants_all };
                 self.agenda.finish(&work, &done, now - began, now);
+                self.try_again(passed.again_at, work == Work::All, now);
                 self.succeeded(work == Work::All, &passed.report);
                 Ok(())
             }
@@ -454,12 +462,27 @@ impl<'a> Loop<'a> {
         })
     }
 
+    /// Sees to it that what the server refused is tried again when it is due, after a pass over some mailboxes or over
+    /// `everything`.
+    fn try_again(&mut self, at: Option<i64>, everything: bool, now: Duration) {
+        let Some(at) = at else { return };
+        let pause = u64::try_from(at.saturating_sub(clock::unix_now())).unwrap_or(0);
+        if pause == 0 && everything {
+            // It was not tried though it was due, as in a mailbox that is not mirrored any more.
+            return;
+        }
+        // What is due too late was written by another clock.
+        let pause = Duration::from_secs(pause).clamp(shortened(SOON), LATEST);
+        self.agenda.mark_all(now + pause);
+    }
+
     fn succeeded(&mut self, everything: bool, report: &Report) {
         let account = &self.keeper.account.name;
-        if self.failures > 0 {
-            tracing::info!(account, failures = self.failures, "mirrored again");
+        if self.failures.total() > 0 {
+            tracing::info!(account, failures = self.failures.total(), "mirrored again");
         }
-        (self.failures, self.failure) = (0, None);
+        self.failures.clear();
+        self.failure = None;
         self.works.send_replace(clock::now() >= self.sleeps_until);
         let total = report.total();
         self.keeper.board.set(|live| {
@@ -491,22 +514,18 @@ impl<'a> Loop<'a> {
             return Ok(());
         }
         let account = &self.keeper.account.name;
-        // Nothing was tried, so nothing failed again.
-        if !matches!(error, Error::Quiet { .. }) {
-            self.failures = self.failures.saturating_add(1);
-        }
-        let pause = wait(&error, self.failures, clock::unix_now(), dice());
+        let pause = self.failures.count(&error, clock::unix_now(), dice());
         let text = error.to_string();
         // The same again is no news, however often.
         if self.failure.as_ref() == Some(&text) {
-            tracing::debug!(account, error = text, failures = self.failures, "failed again");
+            tracing::debug!(account, error = text, failures = self.failures.total(), "failed again");
         } else {
             tracing::warn!(account, error = text, seconds = pause.as_secs(), "the account cannot be mirrored now");
         }
         self.failure = Some(text.clone());
         self.works.send_replace(false);
         self.agenda.rest(clock::now() + pause);
-        self.keeper.show_failure(&text, self.failures, pause);
+        self.keeper.show_failure(&text, self.failures.total(), pause);
         self.keeper.hooks.failed(account, error.outcome());
         Ok(())
     }
@@ -524,10 +543,11 @@ impl<'a> Loop<'a> {
                 let passed = self.pass(mirror, told, &Wanted::All, &options).await;
                 let report = match passed {
                     Ok(passed) => {
-                        if self.failures > 0 {
+                        if self.failures.total() > 0 {
                             // What was waited for is over: the user may have signed in again.
                             self.agenda.refresh(clock::now());
                         }
+                        self.try_again(passed.again_at, true, clock::now());
                         self.succeeded(false, &passed.report);
                         passed.report
                     }

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use super::clock;
-use super::retry::{dice, wait};
+use super::retry::{Failures, dice};
 use crate::engine::{Error, Mirror};
 use crate::haste::shortened;
 use crate::imap::{self, IdleEnd, News, Selected, Session, Stir};
@@ -52,7 +52,7 @@ async fn watch_one(
     tell: &impl Fn(Told),
 ) {
     let shown = mailbox.map_or("all mailboxes", MailboxName::as_str);
-    let mut failures = 0;
+    let mut failures = Failures::default();
     loop {
         if works.wait_for(|works| *works).await.is_err() {
             return;
@@ -73,8 +73,7 @@ async fn watch_one(
         };
         tell(Told::Ended(mailbox.cloned()));
         let Some(error) = error else { continue };
-        failures += 1;
-        let pause = wait(&error, failures, clock::unix_now(), dice());
+        let pause = failures.count(&error, clock::unix_now(), dice());
         tracing::debug!(shown, %error, seconds = pause.as_secs(), "watches again after a pause");
         tokio::time::sleep(pause).await;
     }
@@ -85,7 +84,7 @@ async fn watch_once(
     mirror: &Mirror<'_>,
     mailbox: Option<&MailboxName>,
     tell: &impl Fn(Told),
-    failures: &mut u32,
+    failures: &mut Failures,
 ) -> Result<(), Error> {
     let mut session = mirror.session().await?;
     let watching = async {
@@ -102,7 +101,7 @@ async fn hear_of_all(
     mirror: &Mirror<'_>,
     session: &mut Session,
     tell: &impl Fn(Told),
-    failures: &mut u32,
+    failures: &mut Failures,
 ) -> Result<(), Error> {
     loop {
         if !session.notify().await? {
@@ -127,7 +126,7 @@ async fn hear_of_all(
                 }
                 None => {}
             }
-            *failures = 0;
+            failures.clear();
         }
     }
 }
@@ -137,7 +136,7 @@ async fn idle_in(
     session: &mut Session,
     mailbox: &MailboxName,
     tell: &impl Fn(Told),
-    failures: &mut u32,
+    failures: &mut Failures,
 ) -> Result<(), Error> {
     if !session.capabilities().has("IDLE") {
         return Err(imap::Error::Unsupported("IDLE").into());
@@ -163,7 +162,7 @@ async fn idle_in(
                 known = now;
             }
         }
-        *failures = 0;
+        failures.clear();
     }
 }
 

@@ -12,6 +12,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0002_failures.sql"),
     include_str!("../../migrations/0003_service.sql"),
     include_str!("../../migrations/0004_renames.sql"),
+    include_str!("../../migrations/0005_lifetime.sql"),
+    include_str!("../../migrations/0006_again.sql"),
 ];
 
 /// Returns an error if a newer program has written the database; reads only.
@@ -67,10 +69,11 @@ mod tests {
         let mut conn = Connection::open_in_memory().unwrap();
         migrate(&mut conn, Path::new(FILE)).unwrap();
         assert_eq!(version(&conn, Path::new(FILE)).unwrap(), newest(MIGRATIONS));
-        let expected = "account held held_mailbox journal link mailbox renaming service sqlite_sequence withheld";
+        let expected =
+            "account again grave held held_mailbox journal lifetime link mailbox renaming service sqlite_sequence";
         assert_eq!(tables(&conn).join(" "), expected);
         let strict = "SELECT count(*) FROM pragma_table_list WHERE strict AND schema = 'main'";
-        assert_eq!(conn.query_row(strict, [], |row| row.get::<_, i64>(0)).unwrap(), 9);
+        assert_eq!(conn.query_row(strict, [], |row| row.get::<_, i64>(0)).unwrap(), 11);
     }
 
     #[test]
@@ -85,6 +88,20 @@ mod tests {
         let sql = "SELECT generation, failure IS NULL, (SELECT cause FROM held_mailbox) FROM account";
         let row = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
         assert_eq!(row, (7, true, 0));
+    }
+
+    #[test]
+    fn what_was_withheld_is_still_tried_again() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        run(&mut conn, Path::new(FILE), &MIGRATIONS[..5]).unwrap();
+        let old = "INSERT INTO mailbox (name, must_list, must_scan) VALUES ('INBOX', 0, 0); \
+                   INSERT INTO link (mailbox, state, uid, flags, keywords, reason, reason_text) \
+                   VALUES (1, 3, 7, 0, '', 1, 'no'); INSERT INTO withheld VALUES (1, 3, 1000)";
+        conn.execute_batch(old).unwrap();
+        migrate(&mut conn, Path::new(FILE)).unwrap();
+        let sql = "SELECT link, tries, next_at FROM again";
+        let row = conn.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();
+        assert_eq!(row, (1, 3, 1000));
     }
 
     #[test]

@@ -5,10 +5,12 @@
 //! what the rows are is told in `migrations/`.
 
 mod account;
+mod again;
 mod error;
 mod handle;
 mod held;
 mod journal;
+mod lifetime;
 mod link;
 mod mailbox;
 mod migrate;
@@ -18,20 +20,20 @@ mod scan;
 mod service;
 mod tx;
 mod value;
-mod withheld;
 
 #[cfg(test)]
 mod tests;
 
 pub use account::{AccountState, Failure};
+pub use again::Again;
 pub use error::Error;
 pub use handle::Db;
 pub use held::{Held, HeldCount, HoldCause, MailboxHold};
 pub use journal::Entry;
+pub use lifetime::Lifetime;
 pub use link::NewLink;
 pub use mailbox::{Mailbox, NewMailbox};
 pub use renaming::Renaming;
 pub use scan::{Counts, LinkRow, Stage};
 pub use service::Service;
 pub use tx::Tx;
-pub use withheld::Withheld;

@@ -9,9 +9,9 @@ use super::observe::{self, Observed, Peeked, Scanned, is_agreed_local, is_agreed
 use super::op::Planned;
 use super::pass::Pass;
 use super::plan::{Answer, Policy, plan};
-use super::report::Here;
+use super::report::{Here, Pace};
 use super::there::{There, Wanted, look};
-use super::{Error, guard};
+use super::{Error, again, guard};
 use crate::config::{Direction, OnLocal, OnServer};
 use crate::db::{Counts, HoldCause, Mailbox, Tx};
 use crate::maildir::{Fate, Located, Maildir, Scan, Stamp, unique_of};
@@ -78,6 +78,12 @@ pub(super) struct Examined {
     pub matched: u64,
     /// This round removes nothing: the base was made anew in it.
     pub fresh: bool,
+    /// Messages on both sides about which the server refused something that may be tried again.
+    pub due: Vec<LinkId>,
+    /// Messages about which the server refused something that may not be tried again yet.
+    pub left_alone: BTreeSet<LinkId>,
+    /// Some of that is wanted.
+    pub refused: bool,
     /// It is gone from the server.
     pub gone: bool,
     /// What its summary says.
@@ -155,18 +161,28 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     // A clock that was wrong may have written a time that is still to come.
     let day_old = mailbox.listed_at.is_none_or(|at| !(0..=24 * 60 * 60).contains(&(pass.now() - at)));
     let full = pass.options.full || mailbox.must_list || day_old || unite;
-    let look_there = full || changed_there || mailbox.cursor.is_none();
+    let mut look_there = full || changed_there || mailbox.cursor.is_none();
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
     let moved = || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
     let mut look_here = full || mailbox.must_scan || here == Here::Anything && moved();
     let now = pass.now();
-    let read = move |tx: &Tx<'_>| Ok((tx.pending(id)?, tx.mailbox_hold(id)?, tx.withheld_until(id, now)?));
-    let (pending, hold, due) = pass.db.read(read).await?;
+    let read = move |tx: &Tx<'_>| Ok((tx.pending(id)?, tx.mailbox_hold(id)?, tx.again(id)?));
+    let (pending, hold, refused) = pass.db.read(read).await?;
+    // Whoever asks for a pass asks for everything at once; so does the daily look at everything.
+    let (due, mut left_alone) = again::due(&refused, full || pass.options.pace == Pace::Thorough, now);
+    left_alone.extend(pass.refused.borrow().iter().copied());
+    let due: Vec<LinkId> = due.difference(&left_alone).copied().collect();
+    let due = pass.db.read(move |tx| tx.links_by_ids(&due)).await?;
     let hold = hold.filter(|hold| hold.cause == HoldCause::Renumbered);
     if let Some(hold) = hold.as_ref().filter(|hold| !hold.approved) {
         pass.hold(&mailbox.name, 0, hold.reason.clone());
         return Ok(None);
     }
+    // What both sides have differs in what was refused: that is seen by looking at both. A file is looked for here.
+    let is_linked = |link: &Link| matches!(link.state, LinkState::Synced { .. });
+    look_there |= due.iter().any(is_linked);
+    let look_at_flags = flags_there || due.iter().any(is_linked);
+    look_here |= due.iter().any(|link| link.name().is_some());
     let local_mask = match &maildir {
         Some(maildir) => local_mask(maildir)?,
         None => Mask::all(),
@@ -193,7 +209,8 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     });
     let mut session = pass.pool.get().await?;
     let approved = hold.is_some();
-    let wanted = Wanted { look: look_there, flags: flags_there, full, unite, alone, copies, approved, due: &due };
+    let wanted = Wanted { look: look_there, flags: look_at_flags, full, unite, alone, copies, approved, due: &due };
+    let due_here = due.iter().map(|link| link.id).collect();
     let result = look(pass, &mut session, mailbox, maildir.as_ref(), &wanted).await;
     let Some(There { mailbox, mut observed, selected, answers, again, matched, fresh }) = session.done(result)? else {
         return Ok(None);
@@ -235,6 +252,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         expunge: pass.account.deletions.on_local != OnLocal::Keep,
         // Once a day also what was refused: a quota may be free again, a limit higher.
         retry_skipped: full,
+        again: due_here,
         remote_mask: remote_mask.clone(),
         local_mask: local_mask.clone(),
     };
@@ -263,6 +281,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         base: base.into_iter().map(|link| (link.id, link)).collect(),
         ..Part::default()
     };
+    let linked: Vec<LinkId> = due.iter().filter(|link| is_linked(link)).map(|link| link.id).collect();
     let is_early = |link: &&Link| answers.get(&link.id) == Some(&Answer::TooEarly);
     let waiting = part.base.values().filter(is_early).any(|link| !is_deferred(link, now));
     Ok(Some(Examined {
@@ -282,6 +301,9 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         awaited,
         matched,
         fresh,
+        due: linked,
+        left_alone,
+        refused: false,
         gone: false,
         notes,
     }))
@@ -330,6 +352,7 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
         remove: true,
         expunge: true,
         retry_skipped: false,
+        again: BTreeSet::new(),
         remote_mask: Mask::all(),
         local_mask: Mask::all(),
     };
@@ -360,6 +383,9 @@ async fn examine_gone(pass: &Pass<'_>, job: Job) -> Result<Option<Examined>, Err
         awaited: 0,
         matched: 0,
         fresh: false,
+        due: Vec::new(),
+        left_alone: BTreeSet::new(),
+        refused: false,
         gone: true,
         notes,
     }))
@@ -458,6 +484,8 @@ pub(super) struct Outcome {
     pub merged: BTreeSet<LinkId>,
     /// Something was left for the next round.
     pub left: bool,
+    /// The server refused something that is tried again another time.
+    pub refused: bool,
     /// Something went wrong.
     pub failed: bool,
 }
@@ -512,7 +540,8 @@ pub(super) async fn settle(
             let unfinished = tx.pending(id)?.iter().any(|link| !is_deferred(link, now)) || awaited > 0;
             // What a backup has beyond the server is its own, and is looked at again each time.
             let here = here || !push && scanned.as_ref().is_none_or(|s| s.doubt.is_none());
-            let complete = there && here && !unfinished && !waiting && !outcome.left && !outcome.failed;
+            let complete =
+                there && here && !unfinished && !waiting && !outcome.left && !outcome.refused && !outcome.failed;
             if complete {
                 row.last_complete = Some(now);
                 if let Some(stamp) = witnessed.filter(|_| agreed_here) {

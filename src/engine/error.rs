@@ -79,6 +79,7 @@ impl Error {
             Self::Imap(
                 imap::Error::Unreachable { .. }
                 | imap::Error::Certificate { .. }
+                | imap::Error::TurnedAway { .. }
                 | imap::Error::Unavailable { .. }
                 | imap::Error::Throttled { .. }
                 | imap::Error::NotConnected { .. }

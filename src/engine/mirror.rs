@@ -129,6 +129,8 @@ impl<'a> Mirror<'a> {
             ran_out: Cell::new(false),
             hesitations: Cell::new(0),
             withheld: RefCell::default(),
+            refused: RefCell::default(),
+            full: RefCell::default(),
             begun: Instant::now(),
             acting_since: Cell::new(None),
             wants_all: Cell::new(false),
@@ -155,9 +157,11 @@ impl<'a> Mirror<'a> {
             }
         };
         let did = pass.effects() > 0;
+        let again_at = db.read(|tx| tx.next_again()).await?;
         Ok(Passed {
             left,
             did,
+            again_at,
             wants_all: pass.wants_all.get(),
             report: pass.ledger.report(&self.account.name, outcome),
         })

@@ -5,6 +5,7 @@
 //! mailboxes, `observe` and `contact` compare
 //! what is there with the base, `execute` does what a plan says.
 
+mod again;
 mod answers;
 mod approve;
 mod burial;
@@ -31,6 +32,7 @@ pub mod rebind;
 mod relocations;
 mod renaming;
 pub mod report;
+mod retention;
 mod reuse;
 pub mod root;
 mod round;

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::Error;
 use super::ledger::{Ledger, Meter};
@@ -17,12 +17,14 @@ use super::report::{
     Change, Counts, Held, MailboxState, Options, Outcome as End, Pace, PlannedOp, Problem, Progress, ProgressEvent,
     Wanted,
 };
+use super::retention::{self, Clocks, Decision};
 use super::root::{Older, Verdict, with_what_came};
 use super::round::RoundEnd;
+use crate::clock;
 use crate::config::{self, Account};
 use crate::db::{self, AccountState, Db, Tx};
 use crate::maildir::{Graveyard, LineEndings, Maildir, Marker, Root};
-use crate::model::{LinkState, MailboxId, MailboxName, Uid};
+use crate::model::{LinkId, LinkState, MailboxId, MailboxName, Uid};
 
 /// A pass that does not come to an end in so many rounds leaves the rest to the next one.
 const ROUNDS: u32 = 8;
@@ -63,14 +65,17 @@ pub(super) struct Pass<'a> {
     pub(super) for_removals: bool,
     /// The mailbox into which the server puts copies of what is sent by itself, once a pass over everything has told.
     pub(super) copies: &'a RefCell<Option<Option<MailboxName>>>,
+    /// Messages about which the server refused something in this pass.
+    pub(super) refused: RefCell<BTreeSet<LinkId>>,
+    /// The server refused a message since it has no room for any, with these words.
+    pub(super) full: RefCell<Option<String>>,
     /// Messages that the server did not give, though it lists them.
     pub(super) withheld: RefCell<BTreeSet<(MailboxId, Uid)>>,
 }
 
 /// Returns the time in milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    clock::wall().as_millisecond()
 }
 
 impl Pass<'_> {
@@ -217,13 +222,34 @@ impl Pass<'_> {
             let state = self.db.read(|tx| tx.account()).await?;
             self.mark(&state, marked, &scope).await?;
         }
-        let days = u32::try_from(self.account.deletions.graveyard.as_secs() / (24 * 60 * 60)).unwrap_or(u32::MAX);
-        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-        let graveyard = Arc::clone(&self.graveyard);
-        if let Err(error) = tokio::task::spawn_blocking(move || graveyard.purge(days, today)).await? {
-            self.account_problem(format!("the graveyard could not be tidied: {error}"), None);
-        }
+        self.tidy_graveyard().await?;
         Ok((self.end(None).await?, left))
+    }
+
+    /// Deletes for good what has been in the graveyard for long enough.
+    async fn tidy_graveyard(&self) -> Result<(), Error> {
+        let days = u32::try_from(self.account.deletions.graveyard.as_secs() / (24 * 60 * 60)).unwrap_or(u32::MAX);
+        let graveyard = Arc::clone(&self.graveyard);
+        let tidied = async {
+            let there = tokio::task::spawn_blocking(move || graveyard.dates()).await??;
+            let wall = clock::wall();
+            let today = wall.to_zoned(jiff::tz::TimeZone::UTC).date();
+            let clocks = Clocks { boot: clock::boot(), wall: wall.as_second(), today };
+            let before = self.db.read(|tx| tx.lifetime()).await?;
+            let Decision { write, gone } = retention::decide(before.as_ref(), &there, days, &clocks);
+            if let Some(lifetime) = write {
+                self.db.commit(move |tx| tx.set_lifetime(&lifetime)).await?;
+            }
+            let graveyard = Arc::clone(&self.graveyard);
+            Ok(tokio::task::spawn_blocking(move || graveyard.purge(&gone)).await??)
+        };
+        match tidied.await {
+            Err(Error::Maildir(error)) => {
+                self.account_problem(format!("the graveyard could not be tidied: {error}"), None);
+                Ok(())
+            }
+            end => end,
+        }
     }
 
     /// Looks once at mailboxes that something is known to have happened to.

@@ -20,6 +20,8 @@ pub struct Policy {
     pub expunge: bool,
     /// What is skipped is tried again.
     pub retry_skipped: bool,
+    /// Of what is skipped, this is tried again: the server refused it, and may not do so now.
+    pub again: BTreeSet<LinkId>,
     /// The flags that the server keeps (PERMANENTFLAGS, RFC 3501 §7.1).
     pub remote_mask: Mask,
     /// The flags that the maildir keeps.
@@ -206,11 +208,11 @@ fn plan_skipped(
     local: &Local,
     policy: &Policy,
 ) -> Option<Planned> {
-    let kept = *reason == SkipReason::Kept;
+    let again = policy.again.contains(&link) || policy.retry_skipped && *reason != SkipReason::Kept;
     match (uid, name) {
         (Some(uid), _) => match seen_remote(remote, uid) {
             Seen::Gone(_) => Some(Planned { op: Op::Forget { link }, why: Why::DeletedOnServer }),
-            Seen::There(flags) if policy.retry_skipped && !kept => {
+            Seen::There(flags) if again => {
                 Some(Planned { op: Op::Download { link: Some(link), uid, name: None, flags }, why: Why::SkippedBefore })
             }
             Seen::There(_) | Seen::Unsaid => None,
@@ -218,12 +220,10 @@ fn plan_skipped(
         (None, Some(name)) => match seen_local(local, name) {
             Seen::Gone(_) => Some(Planned { op: Op::Forget { link }, why: Why::DeletedHere }),
             // A file that changed under its name is worth another look whatever the reason was.
-            Seen::There((flags, replaced)) if policy.push && (replaced || policy.retry_skipped && !kept) => {
-                Some(Planned {
-                    op: Op::Upload { link: Some(link), name: name.clone(), flags },
-                    why: Why::SkippedBefore,
-                })
-            }
+            Seen::There((flags, replaced)) if policy.push && (replaced || again) => Some(Planned {
+                op: Op::Upload { link: Some(link), name: name.clone(), flags },
+                why: Why::SkippedBefore,
+            }),
             Seen::There(_) | Seen::Unsaid => None,
         },
         (None, None) => Some(Planned { op: Op::Forget { link }, why: Why::DeletedOnBoth }),

@@ -25,6 +25,7 @@ fn policy() -> Policy {
         remove: true,
         expunge: true,
         retry_skipped: false,
+        again: BTreeSet::new(),
         remote_mask: Mask::all(),
         local_mask: Mask::all(),
     }
@@ -131,6 +132,10 @@ fn skipped() {
     ] {
         insta::assert_snapshot!(file, table(&state, &[], &policy()));
         insta::assert_snapshot!(format!("{file}_retried"), table(&state, &[], &retry));
+        // The same if it is the time of this one, and nothing if it is that of another.
+        let due = |id| Policy { again: [LinkId(id)].into(), ..policy() };
+        assert_eq!(table(&state, &[], &due(1)), table(&state, &[], &retry));
+        assert_eq!(table(&state, &[], &due(2)), table(&state, &[], &policy()));
     }
     for kept in [(Some(uid(1)), None), (None, Some(name(1)))] {
         let state = LinkState::Skipped { uid: kept.0, name: kept.1, reason: SkipReason::Kept };

@@ -120,6 +120,8 @@ pub struct Passed {
     pub did: bool,
     /// Something was left that only a pass over everything may do.
     pub wants_all: bool,
+    /// When the first of what the server refused is to be tried again, in seconds since 1970.
+    pub again_at: Option<i64>,
 }
 
 /// What is asked for what is held.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures_util::stream::{self, StreamExt};
 
 use super::Error;
+use super::again;
 use super::burial;
 use super::cycle::{self, Examined, Outcome, examine, settle};
 use super::execute::{self, Site};
@@ -18,7 +19,7 @@ use super::renaming::Followed;
 use super::report::{MailboxState, ProgressEvent};
 use crate::db::{self, AccountState};
 use crate::imap::{Lists, Session};
-use crate::model::MailboxName;
+use crate::model::{LinkId, MailboxName};
 
 /// A mailbox's plan on its way.
 struct Work {
@@ -121,6 +122,7 @@ impl Pass<'_> {
         drop(looks);
         examined.sort_unstable_by(|a, b| a.mailbox.name.cmp(&b.mailbox.name));
         self.find_moves(&mut examined).await?;
+        self.leave_alone(&mut examined).await?;
         let hesitated = self.hesitates(&mut examined, &places, broke, &mut left)?;
         let works = self.split(examined, cautious, partial).await?;
         if self.options.dry_run {
@@ -176,6 +178,26 @@ impl Pass<'_> {
         Ok(RoundEnd { left, did, waiting, hesitated })
     }
 
+    /// Takes out of the plans what the server refused lately, and forgets what it refused and nobody wants any more.
+    async fn leave_alone(&self, examined: &mut [Examined]) -> Result<(), Error> {
+        let mut done = Vec::new();
+        for one in examined {
+            let wanted: BTreeSet<LinkId> = one.part.plan.iter().filter_map(|planned| planned.op.link()).collect();
+            done.extend(one.due.iter().copied().filter(|link| !wanted.contains(link)));
+            let waits = |planned: &Planned| {
+                again::asks_the_server(&planned.op)
+                    && planned.op.link().is_some_and(|link| one.left_alone.contains(&link))
+            };
+            one.refused = one.part.plan.iter().any(waits);
+            one.part.plan.retain(|planned| !waits(planned));
+        }
+        if done.is_empty() || self.options.dry_run {
+            return Ok(());
+        }
+        let write = self.db.commit(move |tx| done.iter().try_for_each(|link| tx.want_no_more(*link)));
+        Ok(write.await?)
+    }
+
     /// Notes the failure of a mailbox; what will fail for all others too ends the pass.
     async fn failed(&self, mailbox: &MailboxName, error: Error, left: &mut BTreeSet<MailboxName>) -> Result<(), Error> {
         if error.is_expected() {
@@ -219,7 +241,7 @@ impl Pass<'_> {
         for mut one in examined {
             let name = one.mailbox.name.clone();
             let (adds, removals) = guard::split(std::mem::take(&mut one.part.plan));
-            let mut outcome = Outcome { left: one.part.postponed, ..Outcome::default() };
+            let mut outcome = Outcome { left: one.part.postponed, refused: one.refused, ..Outcome::default() };
             self.tally(&name, |counts| counts.matched += one.matched);
             let count = removals.len() as u64;
             let removals = if cautious || one.fresh {
@@ -304,13 +326,15 @@ impl Pass<'_> {
         let Work { examined, did, outcome, .. } = work;
         let name = examined.mailbox.name.clone();
         let (failed, wants_more) = (outcome.failed, outcome.left || examined.waiting);
+        // To look again would be to ask again.
+        let did = did && !outcome.refused;
         let moving = examined.scanned.as_ref().is_some_and(|s| s.doubt.is_some());
         for note in &examined.notes {
             self.problem(&name, note.clone());
         }
         let mut complete = if examined.gone {
             // Its row goes when nothing of it is left that was not carried out.
-            !wants_more && !failed && burial::bury(self, examined).await?
+            !wants_more && !failed && !outcome.refused && burial::bury(self, examined).await?
         } else {
             let witnessed = match examined.maildir.clone() {
                 Some(maildir) => tokio::task::spawn_blocking(move || maildir.end_witness()).await?,

@@ -45,9 +45,21 @@ struct Pending {
 /// What came of each message: that it is there, under this UID if the server told one; or why it was refused.
 pub type Appended = Vec<Result<Option<Uid>, Error>>;
 
+/// The code of a refusal for want of room (RFC 9208 §4.3.1).
+const FULL: &str = "OVERQUOTA";
+
+/// Returns the server's words if it has no room.
+fn full(result: &Result<Option<Uid>, Error>) -> Option<String> {
+    match result {
+        Err(Error::Refused { code, text, .. }) if code == FULL => Some(text.clone()),
+        _ => None,
+    }
+}
+
 impl Session {
     /// Appends messages to a mailbox, and returns for each whether it was taken, with the UID that the server told under
-    /// the UIDVALIDITY that the mailbox was selected with; none if it is not selected.
+    /// the UIDVALIDITY that the mailbox was selected with; none if it is not selected. Once the server has no room for one,
+    /// no more are sent: they count as refused like it.
     ///
     /// # Errors
     /// [`Error::Refused`] if several that can only be taken together (MULTIAPPEND) were refused: none is there then.
@@ -71,8 +83,22 @@ impl Session {
             while pending.len() >= window {
                 self.collect(mailbox, &mut pending, &mut results).await?;
             }
-            step::before("append");
             let count = batch.len();
+            if let Some(text) = results.iter().find_map(full) {
+                // It has no room for these either; it was not asked.
+                let refused = |_| {
+                    Err(Error::Refused {
+                        command: "APPEND",
+                        mailbox: Some(mailbox.to_string()),
+                        code: FULL.to_owned(),
+                        text: text.clone(),
+                    })
+                };
+                let unsent: Appended = (begin..results.len()).map(refused).collect();
+                results.splice(begin.., unsent);
+                break;
+            }
+            step::before("append");
             let pending_now = self.send_append(mailbox, batch, begin, &mut pending, &mut results).await?;
             pending.extend(pending_now);
             begin += count;

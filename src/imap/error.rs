@@ -66,6 +66,12 @@ pub enum Error {
         /// The server's words.
         text: String,
     },
+    /// The server lets nobody in now, or not over one more connection. What is open already goes on.
+    #[error("the server turns away: {text}")]
+    TurnedAway {
+        /// The server's words.
+        text: String,
+    },
     /// The server asks to come back later, or is not well.
     #[error("the server is not available: {text}")]
     Unavailable {
@@ -199,6 +205,7 @@ impl Error {
             | Self::Configuration(_)
             | Self::SignIn { .. }
             | Self::TokenExpired { .. }
+            | Self::TurnedAway { .. }
             | Self::Unavailable { .. }
             | Self::Throttled { .. }
             | Self::NotConnected { .. }
@@ -226,7 +233,7 @@ impl Error {
             Self::Closed { .. } | Self::TokenExpired { .. } | Self::TimedOut(_) | Self::Confused { .. } => Retry::Now,
             Self::Unavailable { pause, .. } => Retry::Later(pause.unwrap_or(MINUTE)),
             Self::Throttled { pause, .. } => Retry::Later(*pause),
-            Self::NotConnected { .. } => Retry::Later(MINUTE),
+            Self::TurnedAway { .. } | Self::NotConnected { .. } => Retry::Later(MINUTE),
             Self::Unreachable { .. } => Retry::Later(MINUTE / 2),
             Self::Local { .. } => Retry::Later(MINUTE),
             Self::Refused { code, .. } => match code.as_str() {
@@ -248,7 +255,11 @@ impl Error {
     pub(super) fn is_for_the_session(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::Throttled { .. } | Self::NotConnected { .. } | Self::Confused { .. }
+            Self::TurnedAway { .. }
+                | Self::Unavailable { .. }
+                | Self::Throttled { .. }
+                | Self::NotConnected { .. }
+                | Self::Confused { .. }
         )
     }
 
@@ -293,9 +304,38 @@ pub(super) fn unavailable(code: &str, text: &str) -> Option<Error> {
     if says(&["authenticated but not connected"]) {
         return Some(Error::NotConnected { text: text() });
     }
-    let unwell =
-        code == "UNAVAILABLE" || says(&["server unavailable", "too many simultaneous", "too many connections"]);
+    if says(&["too many simultaneous", "too many connections"]) {
+        return Some(Error::TurnedAway { text: text() });
+    }
+    let unwell = code == "UNAVAILABLE" || says(&["server unavailable"]);
     unwell.then(|| Error::Unavailable { pause: None, text: text() })
+}
+
+/// Tells what a refused sign-in means: that nobody is let in now, or that this user is not.
+pub(super) fn not_let_in(code: &str, text: String) -> Error {
+    match unavailable(code, &text) {
+        Some(Error::Unavailable { .. }) => Error::TurnedAway { text },
+        Some(error) => error,
+        // What the user must read; unless it is about what he signs in with.
+        None if code == "ALERT" && !is_about_sign_in(&text) => Error::TurnedAway { text },
+        None => Error::SignIn { text },
+    }
+}
+
+/// Tells what a server means that says goodbye in place of a greeting.
+pub(super) fn not_greeted(text: String) -> Error {
+    match unavailable("", &text) {
+        Some(error @ (Error::Throttled { .. } | Error::NotConnected { .. })) => error,
+        Some(_) | None => Error::TurnedAway { text },
+    }
+}
+
+/// Google sends an alert to those who have to use a password of another kind, or to sign in with a browser first.
+fn is_about_sign_in(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["password", "credential", "username", "authenticat", "log in", "login", "sign in", "account", "browser"]
+        .iter()
+        .any(|sign| text.contains(sign))
 }
 
 /// Tells whether these words of a BAD mean that the session is at fault and not the command: Exchange says so when it
@@ -334,6 +374,36 @@ mod tests {
         }
         assert!(unavailable("UNAVAILABLE", "later").is_some());
         assert!(lost_track("Command Error. 10") && !lost_track("Command Argument Error. 11"));
+    }
+
+    #[test]
+    fn who_is_turned_away_is_told_from_who_is_refused() {
+        let table = [
+            ("UNAVAILABLE", "later", true),
+            ("", "Too many simultaneous connections. (Failure)", true),
+            ("LIMIT", "Too many connections from your address", true),
+            ("ALERT", "The server is being moved tonight", true),
+            ("ALERT", "Application-specific password required (Failure)", false),
+            ("ALERT", "Please log in via your web browser (Failure)", false),
+            ("AUTHENTICATIONFAILED", "no", false),
+            ("", "AUTHENTICATE failed.", false),
+        ];
+        for (code, text, turned_away) in table {
+            let error = not_let_in(code, text.to_owned());
+            let expected = if turned_away {
+                matches!(error, Error::TurnedAway { .. })
+            } else {
+                matches!(error, Error::SignIn { .. })
+            };
+            assert!(expected, "[{code}] {text}: {error}");
+        }
+        for text in ["Server Unavailable. 15", "down for maintenance", "Too many connections"] {
+            let error = not_greeted(text.to_owned());
+            assert!(matches!(error, Error::TurnedAway { .. }) && error.scope() == Scope::Account, "{text}");
+            assert_eq!(error.to_string(), format!("the server turns away: {text}"));
+        }
+        assert!(matches!(goodbye("Too many connections".to_owned()), Error::TurnedAway { .. }));
+        assert!(matches!(not_greeted("Request is throttled.".to_owned()), Error::Throttled { .. }));
     }
 
     #[test]

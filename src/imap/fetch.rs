@@ -197,7 +197,23 @@ impl Session {
     /// [`Error::TooLarge`] for a body above `max_literal`, [`Error::Nonsense`] for a message without readable flags,
     /// [`Error::Refused`], [`Error::Closed`] if the receiver is gone, or those of a connection that breaks.
     pub async fn bodies(&mut self, uids: &UidSet, out: Sender<Fetched>) -> Result<(), Error> {
+        let withholds = self.connection.quirks.has(Habit::Withholds);
+        let refused = self.bodies_but_refused(uids, out).await?;
+        refused.into_values().next().filter(|_| !withholds).map_or(Ok(()), Err)
+    }
+
+    /// As [`Session::bodies`], but messages that are refused by themselves stand in the way of no others, whatever the
+    /// provider; returns them, and with which words.
+    ///
+    /// # Errors
+    /// Those of [`Session::bodies`]; [`Error::Refused`] if so many are refused, and none is given, that all may be.
+    pub async fn bodies_but_refused(
+        &mut self,
+        uids: &UidSet,
+        out: Sender<Fetched>,
+    ) -> Result<BTreeMap<Uid, Error>, Error> {
         let mailbox = self.here()?;
+        let mut refused = BTreeMap::new();
         let mut chunks = uids.chunks(self.connection.quirks.set_bytes(0), self.connection.quirks.body_batch);
         let (mut sent, mut refusals) = (UidSet::default(), 0);
         while !chunks.is_empty() {
@@ -214,10 +230,11 @@ impl Session {
                 if refusals > MOST_REFUSED && sent.is_empty() {
                     return Err(error);
                 }
+                refused.extend(rest.iter().next().map(|uid| (uid, error)));
             }
             chunks = halves;
         }
-        Ok(())
+        Ok(refused)
     }
 
     /// Sends the bodies of some chunks; returns those chunks that were refused, if that may be for one message of theirs.
@@ -257,7 +274,11 @@ impl Session {
                 Event::Answer(Answer::Data(Data::Broken)) => Err(unreadable(mailbox)),
                 Event::Answer(_) => Ok(()),
                 Event::Done(index, outcome) => match outcome.check(Some(mailbox)) {
-                    Err(error @ (Error::Refused { .. } | Error::Bad { .. } | Error::Confused { .. })) if withholds => {
+                    Err(error @ (Error::Bad { .. } | Error::Confused { .. })) if withholds => {
+                        refused.push((&chunks[index], error));
+                        Ok(())
+                    }
+                    Err(error @ Error::Refused { .. }) => {
                         refused.push((&chunks[index], error));
                         Ok(())
                     }

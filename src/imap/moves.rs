@@ -24,7 +24,7 @@ impl Session {
         let has_move = self.connection.capabilities.has("MOVE");
         let (name, effect) = if has_move { ("UID MOVE", "move") } else { ("UID COPY", "copy") };
         let mut pairs = Vec::new();
-        for batch in uids.chunks(self.connection.quirks.set_bytes(target.as_bytes().len()), BATCH) {
+        for batch in self.move_parts(uids, target) {
             let command = self.connection.command(name).words(&batch).string(target.as_bytes());
             step::before(effect);
             let copied = self.transfer(command, &batch).await?;
@@ -42,6 +42,12 @@ impl Session {
             pairs.extend(copied);
         }
         Ok(pairs)
+    }
+
+    /// Returns the messages in parts for each of which [`Session::move_to`] needs one command.
+    #[must_use]
+    pub fn move_parts(&self, uids: &UidSet, target: &RawName) -> Vec<UidSet> {
+        uids.chunks(self.connection.quirks.set_bytes(target.as_bytes().len()), BATCH)
     }
 
     /// Tells whether what is moved or expunged stays in the mailbox, marked as deleted: the server has neither MOVE nor

@@ -52,7 +52,7 @@ pub(super) async fn sign_in(stream: Stream, connect: &Connect, credentials: &Cre
     };
     if outcome.status != Status::Ok {
         let Outcome { code, text, .. } = outcome;
-        return Err(error::unavailable(&code.name, &text).unwrap_or(Error::SignIn { text }));
+        return Err(error::not_let_in(&code.name, text));
     }
     connection.wire.guard().signed_in();
     // What was announced before says nothing of what a user can do.
@@ -70,7 +70,7 @@ async fn greeting(connection: &mut Connection) -> Result<(Code, String), Error> 
                 return Err(Error::Configuration(text.to_owned()));
             }
             Answer::Untagged { text, .. } => {
-                return Err(error::unavailable("", &text).unwrap_or(Error::Unavailable { pause: None, text }));
+                return Err(error::not_greeted(text));
             }
             Answer::Data(Data::Stray(_)) | Answer::Tagged { .. } | Answer::Continue => {
                 return Err(Error::Protocol("this is no IMAP server".to_owned()));

@@ -3,11 +3,11 @@
 //! What is in there for a day is a tree of maildirs like an account's, so that any mail reader can show it, and the
 //! code that delivers and moves messages serves here, too.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
 
 use super::error::failed;
 use super::path::path_of;
@@ -41,7 +41,7 @@ impl Graveyard {
     /// # Errors
     /// Those of making directories.
     pub fn today(&self, mailbox: &MailboxName) -> Result<Maildir, Error> {
-        let today = Timestamp::now().to_zoned(TimeZone::UTC).date();
+        let today = crate::clock::wall().to_zoned(TimeZone::UTC).date();
         let root = Root::create(&self.path.join(today.to_string()), Layout::Nested)?;
         root.create_maildir(&root.path_of(mailbox)?)
     }
@@ -93,19 +93,24 @@ impl Graveyard {
         Ok(maildir.move_to(&[RemoveJob { file, inode: None }], target)?.pop())
     }
 
-    /// Deletes for good what was removed more than `days` before `today`; returns how many days were deleted.
+    /// Returns the days of which something is here.
+    ///
+    /// # Errors
+    /// Those of listing.
+    pub fn dates(&self) -> Result<BTreeSet<Date>, Error> {
+        Ok(self.days()?.into_iter().map(|(day, _)| day).collect())
+    }
+
+    /// Deletes for good what was removed on these days.
     ///
     /// # Errors
     /// Those of listing and deleting.
-    pub fn purge(&self, days: u32, today: Date) -> Result<usize, Error> {
-        let first = today.saturating_sub(i64::from(days).days());
-        let old: Vec<PathBuf> =
-            self.days()?.into_iter().filter(|(day, _)| *day < first).map(|(_, path)| path).collect();
-        for path in &old {
+    pub fn purge(&self, gone: &[Date]) -> Result<(), Error> {
+        for (_, path) in self.days()?.into_iter().filter(|(day, _)| gone.contains(day)) {
             crate::step::before("purge graveyard");
-            std::fs::remove_dir_all(path).map_err(failed("delete the old graveyard", path))?;
+            std::fs::remove_dir_all(&path).map_err(failed("delete the old graveyard", &path))?;
         }
-        Ok(old.len())
+        Ok(())
     }
 
     /// Returns the directories of all days, in order. Others are not ours to touch.

@@ -1,5 +1,10 @@
 //! The daemon rides out what goes wrong.
 
+use std::io::Write;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use postkeep_sim::{At, Fault, Profile, Server, When};
@@ -56,6 +61,86 @@ fn a_server_that_goes_away_and_comes_back_is_found_again() {
     server.state().append("INBOX", &message("b"), &[], 1000);
     daemon.until_equal(&account, &server);
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
+}
+
+/// Says goodbye in place of a greeting to everybody who comes to a port, until it is dropped.
+struct Doorman {
+    turned_away: Arc<AtomicUsize>,
+    ends: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Doorman {
+    fn at(port: u16) -> Self {
+        let until = Instant::now() + PATIENCE;
+        let door = loop {
+            match TcpListener::bind(("127.0.0.1", port)) {
+                Ok(door) => break door,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        door.set_nonblocking(true).unwrap();
+        let (turned_away, ends) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, end) = (Arc::clone(&turned_away), Arc::clone(&ends));
+        let thread = std::thread::spawn(move || {
+            while !end.load(Ordering::SeqCst) {
+                match door.accept() {
+                    Ok((mut stream, _)) => {
+                        let _ = stream.write_all(b"* BYE Too many connections, come back later\r\n");
+                        count.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                }
+            }
+        });
+        Self { turned_away, ends, thread: Some(thread) }
+    }
+
+    fn turned_away(&self) -> usize {
+        self.turned_away.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Doorman {
+    fn drop(&mut self) {
+        self.ends.store(true, Ordering::SeqCst);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+#[test]
+fn a_server_that_is_gone_then_turns_away_and_then_works_is_found_again() {
+    let account;
+    let port = {
+        let (server, made) = scene(Profile::Full, NO_SWEEP);
+        account = made;
+        server.port()
+    };
+    let daemon = Daemon::start_with(&account, &[("POSTKEEP_HASTE", "50")]);
+    daemon.until("the failure", || daemon.log().contains("cannot reach"));
+    let doorman = Doorman::at(port);
+    daemon.until("some visits", || doorman.turned_away() >= 3);
+    assert!(daemon.log().contains("the server turns away: Too many connections"), "{}", daemon.log());
+    let status = account.run(&["status"]);
+    assert!(status.stdout.contains("the server turns away: Too many connections"), "{status:?}");
+    drop(doorman);
+    let server = restarted(port);
+    server.state().append("INBOX", &message("a"), &[], 1000);
+    daemon.until_equal(&account, &server);
+    daemon.until("the end of the failure", || daemon.log().contains("mirrored again"));
+}
+
+#[test]
+fn a_server_that_turns_away_is_not_broken() {
+    let (server, account) = scene(Profile::Full, NO_SWEEP);
+    let port = server.port();
+    drop(server);
+    let doorman = Doorman::at(port);
+    let output = account.run(&["sync"]);
+    assert_eq!(output.code, 5, "{output:?}");
+    assert!(output.stdout.contains("the server turns away: Too many connections, come back later"), "{output:?}");
+    assert_eq!(doorman.turned_away(), 1, "whoever comes again at once is one more that there is no room for");
 }
 
 #[test]

@@ -179,8 +179,8 @@ fn t17_an_empty_message_is_skipped_until_it_has_content() {
         let _ = scene.server.take_commands();
         scene.sync_says(1, &["1 messages are skipped"]);
         assert!(!scene.server.take_commands().iter().any(|c| c.args.contains("BODY.PEEK[]")));
-        let late = b"Subject: late\r\n\r\nx\r\n".to_vec();
-        scene.server.state().mailbox_mut("INBOX").messages.get_mut(&uid).unwrap().bytes = late;
+        let late = b"Subject: late\r\n\r\nx\r\n";
+        scene.server.state().mailbox_mut("INBOX").messages.rewrite(uid, late);
         assert_eq!(scene.account.run(&["sync", "--full"]).code, 0);
         scene.assert_heals();
         assert_eq!(scene.account.files("INBOX").len(), 2);

@@ -334,9 +334,9 @@ fn renumber(server: &Server, validity: u32, by: u32) {
     state.set_uid_validity("INBOX", validity);
     let inbox = state.mailbox_mut("INBOX");
     let old = std::mem::take(&mut inbox.messages);
-    for (uid, mut message) in old {
-        message.uid = uid + by;
-        inbox.messages.insert(uid + by, message);
+    for mut message in old.values().cloned() {
+        message.uid += by;
+        inbox.messages.insert(message);
     }
     inbox.uid_next += by;
 }

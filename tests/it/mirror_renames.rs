@@ -137,7 +137,9 @@ fn what_cannot_be_followed_is_transferred() {
     rename(&world, Side::There, ROWS[2].0);
     for name in ["A", "B"] {
         let mut state = world.sim().state();
-        state.mailbox_mut(name).messages.values_mut().for_each(|one| one.bytes = crate::mirror::message("another"));
+        let uids: Vec<u32> = state.mailbox(name).messages.keys().copied().collect();
+        let another = crate::mirror::message("another");
+        uids.into_iter().for_each(|uid| state.mailbox_mut(name).messages.rewrite(uid, &another));
     }
     drop(world.run(&["sync"]));
     let log = world.account.run(&["log", "a"]).stdout;

@@ -42,7 +42,7 @@ pub fn let_quiet_pass(account: &Account) {
 
 /// Lets the time pass after which what is withheld is asked for again.
 pub fn let_withheld_pass(account: &Account) {
-    let_pass(account, "UPDATE withheld SET next_at = 1");
+    let_pass(account, "UPDATE again SET next_at = 1");
 }
 
 /// Starts a server that accepts the token `t0`.

@@ -129,7 +129,7 @@ fn wait_no_more(scene: &Scene) {
     scene.server.state().advance(std::time::Duration::from_secs(3600));
     let_pass(&scene.account, "UPDATE service SET quiet_until = NULL, quiet_why = NULL");
     let database = rusqlite::Connection::open(scene.account.state_dir().join("a.sqlite3")).unwrap();
-    database.execute("UPDATE withheld SET next_at = 1", []).unwrap();
+    database.execute("UPDATE again SET next_at = 1", []).unwrap();
 }
 
 #[test]

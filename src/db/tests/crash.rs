@@ -77,15 +77,15 @@ fn a_killed_process_leaves_the_old_or_the_new() {
         }
         return;
     }
-    // Right before each commit: the four migrations, then three steps. What was not committed is not there.
-    for at in 1..=7 {
+    // Right before each commit: the six migrations, then three steps. What was not committed is not there.
+    for at in 1..=9 {
         let directory = tempfile::tempdir().unwrap();
         let status = child(directory.path()).env("POSTKEEP_CRASH_AT", at.to_string()).output().unwrap().status;
         assert_eq!(status.signal(), Some(9));
-        assert_eq!(state(&directory.path().join("x.sqlite3")), u32::saturating_sub(at, 5));
+        assert_eq!(state(&directory.path().join("x.sqlite3")), u32::saturating_sub(at, 7));
     }
     let directory = tempfile::tempdir().unwrap();
-    assert!(child(directory.path()).env("POSTKEEP_CRASH_AT", "8").output().unwrap().status.success());
+    assert!(child(directory.path()).env("POSTKEEP_CRASH_AT", "10").output().unwrap().status.success());
     assert_eq!(state(&directory.path().join("x.sqlite3")), 3);
 
     // At any moment, again and again on what the last one left. What was reported as made is there.

@@ -427,3 +427,59 @@ fn mailboxes_exchange_their_names() {
         assert!(tx.end_renamings().is_err());
     });
 }
+
+#[test]
+fn the_age_of_the_graveyard_is_read_back() {
+    use crate::db::Lifetime;
+
+    fresh(|tx| {
+        assert_eq!(tx.lifetime().unwrap(), None);
+        let over = [("0099-12-31", 0), ("2026-01-01", 7)].map(|(day, since)| (day.parse().unwrap(), since)).into();
+        let first = Lifetime { boot: "a".into(), boot_clock: 5, wall: -1, counted: 9, over };
+        tx.set_lifetime(&first).unwrap();
+        assert_eq!(tx.lifetime().unwrap(), Some(first));
+        let second = Lifetime { boot: String::new(), boot_clock: 0, wall: 9, counted: 9, over: [].into() };
+        tx.set_lifetime(&second).unwrap();
+        assert_eq!(tx.lifetime().unwrap(), Some(second.clone()));
+        assert!(tx.set_lifetime(&Lifetime { counted: -1, ..second }).is_err());
+    });
+}
+
+#[test]
+fn what_was_refused_is_kept_until_it_is_done() {
+    fresh(|tx| {
+        let (m, other) = (mailbox(tx, "INBOX"), mailbox(tx, "Other"));
+        let skipped = LinkState::Skipped { uid: Some(uid(900)), name: None, reason: SkipReason::Refused("no".into()) };
+        let rows = [new(skipped), synced(1), synced(2)].map(|link| tx.insert_link(m, &link).unwrap());
+        let elsewhere = tx.insert_link(other, &synced(3)).unwrap();
+        assert_eq!((tx.again(m).unwrap(), tx.next_again().unwrap()), (vec![], None));
+        for link in rows {
+            tx.refuse(link, "once", |tries| Some(100 + i64::from(tries))).unwrap();
+        }
+        tx.refuse(rows[1], "again", |tries| Some(200 + i64::from(tries))).unwrap();
+        tx.refuse(rows[2], "for good", |_| None).unwrap();
+        tx.refuse(elsewhere, "there", |_| Some(50)).unwrap();
+        let shown = |m| -> Vec<(u32, Option<i64>, String)> {
+            tx.again(m).unwrap().into_iter().map(|row| (row.tries, row.next_at, row.why)).collect()
+        };
+        let row = |tries, next_at, why: &str| (tries, next_at, why.to_owned());
+        assert_eq!(shown(m), [row(1, Some(101), "once"), row(2, Some(202), "again"), row(2, None, "for good")]);
+        assert_eq!(tx.next_again().unwrap(), Some(50));
+
+        // Both sides agree on its flags; it is given; it is gone; nobody wants it any more.
+        tx.set_inode(rows[1], 7).unwrap();
+        assert_eq!(shown(m).len(), 3);
+        tx.set_flags(rows[1], &flags(8, "")).unwrap();
+        let given = tx.link(rows[0]).unwrap().unwrap();
+        let uploading = LinkState::Uploading { name: name("u"), flags: flags(0, ""), uid_next: uid(9), since: 0 };
+        tx.set_link(&Link { state: uploading, ..given.clone() }).unwrap();
+        assert_eq!(shown(m).len(), 2, "an intent is no success");
+        let done = LinkState::Synced { uid: uid(900), name: name("u"), flags: flags(0, "") };
+        tx.set_link(&Link { state: done, ..given }).unwrap();
+        assert_eq!(shown(m), [row(2, None, "for good")]);
+        tx.want_no_more(rows[2]).unwrap();
+        tx.delete_link(elsewhere).unwrap();
+        assert_eq!((shown(m), shown(other)), (vec![], vec![]));
+        assert!(tx.refuse(LinkId(999), "no such link", |_| None).is_err());
+    });
+}

@@ -88,7 +88,7 @@ fn what_every_pass_asks_walks_over_no_mailbox() {
     let table: [(&str, &dyn Fn()); 8] = [
         ("pending", &|| ignore(tx.pending(m).unwrap())),
         ("skipped", &|| ignore(tx.skipped(m).unwrap())),
-        ("withheld", &|| ignore(tx.withheld_until(m, 0).unwrap())),
+        ("again", &|| ignore(tx.again(m).unwrap())),
         ("held", &|| ignore(tx.held(m).unwrap())),
         ("hold", &|| ignore(tx.mailbox_hold(m).unwrap())),
         ("removals", &|| ignore(tx.removals_since(&name, 0).unwrap())),

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{Site, entry};
+use super::{Site, entry, refusals};
 use crate::db::{Db, Entry, NewLink};
 use crate::engine::Error;
+use crate::engine::again;
 use crate::engine::cycle::Outcome;
 use crate::engine::ledger::Meter;
 use crate::engine::op::{Op, Planned, Why};
@@ -67,12 +68,12 @@ pub(super) async fn download(
     let (maildir, line_endings) = (Arc::clone(&site.maildir), site.pass.line_endings());
     let writer =
         tokio::task::spawn_blocking(move || deliver(&maildir, line_endings, wanted, receiver, finisher, rewrites));
-    let fetched = session.bodies(&uids, sender).await;
+    let fetched = session.bodies_but_refused(&uids, sender).await;
     let end = writer.await?;
     // The disk's reason first: a writer that gave up is why nobody took what was fetched.
     let Withheld { mut left, empty } = end?;
-    match fetched {
-        Ok(()) => {}
+    let refused = match fetched {
+        Ok(refused) => refused,
         Err(imap::Error::TooLarge { uid: Some(uid), size, .. }) if session.quirks().has(Habit::EstimatesSizes) => {
             // Sizes that are asked for are estimates there: only this one is known to be too large.
             let link = left.get(&uid).and_then(|wanted| wanted.link);
@@ -86,11 +87,13 @@ pub(super) async fn download(
             return Err(imap::Error::Closed { text: "a message was too large to take".to_owned() }.into());
         }
         Err(error) => return Err(error.into()),
-    }
+    };
     if session.quirks().has(Habit::Withholds) {
         left.extend(empty);
-        left = withhold(site, left).await?;
+        left = withhold(site, left, refused, true).await?;
     } else {
+        let no = left.extract_if(.., |uid, _| refused.contains_key(uid)).collect();
+        left.extend(withhold(site, no, refused, false).await?);
         left.extend(skip_empty(site, session, empty).await?);
     }
     if !left.is_empty() {
@@ -110,8 +113,13 @@ pub(super) async fn download(
 }
 
 /// Writes down which messages the server goes on not to give, to ask for them again later, and returns those that it did
-/// not give for the first time in this pass.
-async fn withhold(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<BTreeMap<Uid, Wanted>, Error> {
+/// not give for the first time in this pass. Some were `refused` in words; who `withholds` may give those, too.
+async fn withhold(
+    site: &Site<'_>,
+    left: BTreeMap<Uid, Wanted>,
+    refused: BTreeMap<Uid, imap::Error>,
+    withholds: bool,
+) -> Result<BTreeMap<Uid, Wanted>, Error> {
     let id = site.mailbox.id;
     let (again, first): (BTreeMap<_, _>, BTreeMap<_, _>) = {
         let mut before = site.pass.withheld.borrow_mut();
@@ -132,8 +140,13 @@ async fn withhold(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<BTreeM
     site.pass.tally(&site.mailbox.name, |t| t.skipped += uids.len());
     let now = site.pass.now();
     let write = site.pass.commit(move |tx| {
+        let mut links = Vec::new();
         for (uid, wanted) in &again {
-            let reason = SkipReason::Refused("it is listed, but not given".to_owned());
+            let error = refused.get(uid);
+            let why = error.map_or_else(|| WITHHELD.to_owned(), ToString::to_string);
+            // What cannot be had is asked for with all that is skipped. Exchange gives most of it in the end.
+            let passes = withholds || error.is_none_or(again::may_pass);
+            let reason = SkipReason::Refused(why.clone());
             let state = LinkState::Skipped { uid: Some(*uid), name: None, reason };
             let link = match wanted.link {
                 Some(id) => {
@@ -142,26 +155,22 @@ async fn withhold(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<BTreeM
                 }
                 None => tx.insert_link(id, &NewLink { state, content: None, internal_date: None, inode: None })?,
             };
-            tx.withhold(link, |tries| now + withheld_for(tries))?;
+            if passes {
+                refusals::refuse(tx, link, &why, true, now)?;
+            } else {
+                tx.want_no_more(link)?;
+            }
+            links.push(link);
         }
-        Ok(())
+        Ok(links)
     });
-    write.await?;
+    let links = write.await?;
+    site.pass.refused.borrow_mut().extend(links);
     Ok(first)
 }
 
-/// Returns how long a message is left alone that was not given so many times, in seconds: some are given after minutes,
-/// others never.
-fn withheld_for(tries: u32) -> i64 {
-    const MINUTE: i64 = 60;
-    match tries {
-        0 | 1 => MINUTE,
-        2 => 10 * MINUTE,
-        3 => 60 * MINUTE,
-        4 => 6 * 60 * MINUTE,
-        _ => 24 * 60 * MINUTE,
-    }
-}
+/// What the server says of a message that it does not give, for those who look at its state.
+const WITHHELD: &str = "it is listed, but not given";
 
 /// Writes down which of the messages are larger than allowed, so that the rest can be fetched without them.
 async fn skip_too_large(site: &Site<'_>, left: BTreeMap<Uid, Wanted>) -> Result<(), Error> {

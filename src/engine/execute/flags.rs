@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Site;
+use super::refusals::{self, by_halves};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
 use crate::engine::op::{Op, Planned};
@@ -33,20 +34,30 @@ pub(super) async fn merge(
             }
         }
         let mut changed = UidSet::default();
+        let mut no = Vec::new();
         for (change, uids) in by_change {
-            session.store(&uids, change, None).await?;
+            let store = async |session: &mut Session, uids: &UidSet| session.store(uids, change, None).await;
+            let (_, refusals) = by_halves(session, vec![uids.clone()], false, store).await?;
             changed.extend(uids.iter());
+            no.extend(refusals);
         }
         // A message that is gone is no reason to refuse; but the base must not claim that it has the flags.
-        let there = if changed.is_empty() { UidSet::default() } else { session.present(&changed).await? };
+        let refused: UidSet = no.iter().flat_map(|(uids, _)| uids.iter()).collect();
+        let asked = if changed.is_empty() { UidSet::default() } else { session.present(&changed).await? };
+        let there: UidSet = asked.iter().filter(|uid| !refused.contains(*uid)).collect();
         site.pass.tally(&site.mailbox.name, |t| t.flags_remote += there.len());
         let is_done = |planned: &&Planned| match &planned.op {
             Op::MergeFlags { uid, .. } => there.contains(*uid) || !changed.contains(*uid),
             _ => false,
         };
         let done: Vec<Planned> = batch.iter().filter(is_done).cloned().collect();
-        outcome.left |= done.len() < batch.len();
+        outcome.left |= done.len() + usize::try_from(refused.len()).unwrap_or(usize::MAX) < batch.len();
         finish(site, &done, outcome).await?;
+        for (uids, error) in no {
+            let is_it = |planned: &&Planned| matches!(&planned.op, Op::MergeFlags { uid, .. } if uids.contains(*uid));
+            let links = batch.iter().filter(is_it).filter_map(|planned| planned.op.link()).collect();
+            refusals::refused(site, links, "a change of flags", &error, outcome).await?;
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod base;
 mod download;
 mod flags;
+mod refusals;
 mod relocate;
 mod remove;
 mod upload;

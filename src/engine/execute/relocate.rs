@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::refusals::{self, by_halves};
 use super::{Place, Site};
 use crate::db::{self, NewLink, Tx};
 use crate::engine::Error;
@@ -10,7 +11,7 @@ use crate::engine::cycle::Outcome;
 use crate::engine::observe::raw_name;
 use crate::engine::op::{Op, Planned, Why};
 use crate::engine::report::Deed;
-use crate::imap::Session;
+use crate::imap::{self, RawName, Session};
 use crate::maildir::RemoveJob;
 use crate::model::{Flags, Link, LinkId, LinkState, MailboxName, SkipReason, Uid, UidSet, UniqueName};
 
@@ -47,18 +48,30 @@ pub(super) async fn move_there(
         let flags_of = |name: &UniqueName, shown: &Flags| respelled.get(name).unwrap_or(shown).clone();
         let intents = intend_moves(site, target, &ops, &flags_of).await?;
         let uids: UidSet = ops.iter().filter_map(|p| moved_uid(&p.op)).collect();
-        let moved: BTreeMap<Uid, Uid> = match session.move_to(&uids, &raw_name(&target.mailbox)).await {
-            Ok(pairs) => pairs.into_iter().collect(),
+        let (moved, no) = match move_by_halves(session, &uids, &raw_name(&target.mailbox)).await {
+            Ok(moved) => moved,
             Err(error) => {
                 site.pass.lost_connection();
                 return Err(error.into());
             }
         };
+        let moved: BTreeMap<Uid, Uid> = moved.into_iter().collect();
+        let refused: UidSet = no.iter().flat_map(|(uids, _)| uids.iter()).collect();
+        for (uids, error) in no {
+            // Both ends of it wait: else the file that is there already would be sent there.
+            let is_it = |planned: &Planned| moved_uid(&planned.op).is_some_and(|uid| uids.contains(uid));
+            let ends = ops.iter().zip(&intents).filter(|(planned, _)| is_it(planned));
+            let links = ends.flat_map(|(planned, into)| planned.op.link().into_iter().chain([*into])).collect();
+            refusals::refused(site, links, "a move", &error, outcome).await?;
+        }
         let mut writes = Vec::new();
         // What a server without MOVE and UIDPLUS has copied stays behind, marked as deleted.
         let mut marked = Vec::new();
         for (planned, into) in ops.iter().zip(intents) {
             let Op::Move { link, uid, name, flags, .. } = &planned.op else { continue };
+            if refused.contains(*uid) {
+                continue;
+            }
             let (Some(new_uid), Some(link)) = (moved.get(uid), site.base.get(link)) else {
                 // Not told where it went: the next round asks the target for it.
                 outcome.left = true;
@@ -72,7 +85,9 @@ pub(super) async fn move_there(
             writes.push((link.id, Link { id: into, state, inode: None, ..link.clone() }, site.entry(planned, None)));
         }
         site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
-        site.pass.touch(&to);
+        if refused.len() < uids.len() {
+            site.pass.touch(&to);
+        }
         site.pass
             .commit(move |tx| {
                 for (old, new, entry) in &writes {
@@ -88,6 +103,17 @@ pub(super) async fn move_there(
             .await?;
     }
     Ok(())
+}
+
+/// What was moved, with the UIDs that the server told; and what it refused to move.
+type Moved = (Vec<(Uid, Uid)>, Vec<(UidSet, imap::Error)>);
+
+/// Moves messages of the selected mailbox; those that the server refuses to move stay.
+pub(super) async fn move_by_halves(session: &mut Session, uids: &UidSet, to: &RawName) -> Result<Moved, imap::Error> {
+    let parts = session.move_parts(uids, to);
+    let move_to = async |session: &mut Session, uids: &UidSet| session.move_to(uids, to).await;
+    let (moved, refused) = by_halves(session, parts, true, move_to).await?;
+    Ok((moved.concat(), refused))
 }
 
 /// Returns the base of a message whose file a mail reader moved, as far as the new place can tell.

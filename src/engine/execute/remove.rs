@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::relocate::kept_there;
+use super::refusals::{self, by_halves};
+use super::relocate::{kept_there, move_by_halves};
 use super::{Site, Trash};
 use crate::engine::Error;
 use crate::engine::cycle::Outcome;
@@ -95,10 +96,15 @@ pub(super) async fn expunge_there(
         let mut kept: BTreeMap<Uid, String> = BTreeMap::new();
         // What the server cannot be told to remove, and has marked as deleted.
         let mut marked = UidSet::default();
+        let mut no = Vec::new();
         let left = match trash {
             Some(trash) if !there.is_empty() => {
-                session.move_to(&there, &trash.raw).await?;
-                site.pass.touch(&trash.name);
+                no = move_by_halves(session, &there, &trash.raw).await?.1;
+                let refused: UidSet = no.iter().flat_map(|(uids, _)| uids.iter()).collect();
+                let there: UidSet = there.iter().filter(|uid| !refused.contains(*uid)).collect();
+                if !there.is_empty() {
+                    site.pass.touch(&trash.name);
+                }
                 kept.extend(there.iter().map(|uid| (uid, format!("mailbox {} on the server", trash.name))));
                 if session.leaves_behind() {
                     marked = there;
@@ -110,8 +116,12 @@ pub(super) async fn expunge_there(
             None if !there.is_empty() => {
                 kept = bury(site, session, &there).await?;
                 let safe: UidSet = kept.keys().copied().collect();
-                match session.expunge(&safe).await {
-                    Ok(()) => session.present(&there).await?,
+                let expunge = async |session: &mut Session, uids: &UidSet| session.expunge(uids).await;
+                match by_halves(session, vec![safe.clone()], false, expunge).await {
+                    Ok((_, refusals)) => {
+                        no = refusals;
+                        session.present(&there).await?
+                    }
                     Err(imap::Error::Unsupported(_)) => {
                         marked = safe;
                         there.iter().filter(|uid| !marked.contains(*uid)).collect()
@@ -121,6 +131,10 @@ pub(super) async fn expunge_there(
             }
             Some(_) | None => UidSet::default(),
         };
+        for (uids, error) in &no {
+            let links = wanted.extract_if(.., |uid, _| uids.contains(*uid)).map(|(_, (_, link, _))| link).collect();
+            refusals::refused(site, links, "a removal", error, outcome).await?;
+        }
         let (mut writes, mut stays) = (Vec::new(), Vec::new());
         for (uid, (planned, link, _)) in wanted {
             let entry = site.entry(planned, kept.remove(&uid));

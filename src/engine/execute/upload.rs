@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::Site;
+use super::{Site, refusals};
 use crate::db::NewLink;
 use crate::engine::Error;
+use crate::engine::again;
 use crate::engine::answers::{take_upload, unlinked_from};
 use crate::engine::cycle::Outcome;
-use crate::engine::op::{Op, Planned};
+use crate::engine::op::{Op, Planned, Why};
 use crate::imap::{self, Habit, Outgoing, Session};
 use crate::maildir::{self, FileRef, Maildir, Source};
 use crate::model::{ContentKey, Flag, FlagChange, Flags, Link, LinkId, LinkState, SkipReason, Uid, UidSet, UniqueName};
@@ -97,8 +98,11 @@ pub(super) async fn upload(
         let (batch, rest) = looked.await??;
         looking = look_ahead(site, rewrites, rest);
         outcome.left |= batch.later;
-        for (planned, reason) in batch.unusable {
-            skip(site, &planned, reason).await?;
+        if !batch.unusable.is_empty() {
+            skip(site, batch.unusable, None).await?;
+        }
+        if wait_for_room(site, batch.ready.iter().map(|ready| (ready, ready.link)), outcome).await? {
+            continue;
         }
         let mut ready = batch.ready;
         if site.copies {
@@ -112,7 +116,7 @@ pub(super) async fn upload(
             continue;
         }
         let ids = intend(site, session, &ready, site.pass.now()).await?;
-        append(site, session, ready, ids).await?;
+        append(site, session, ready, ids, outcome).await?;
     }
     Ok(())
 }
@@ -214,22 +218,85 @@ fn look(maildir: &Maildir, limit: u64, rewrites: bool, candidate: &Candidate) ->
     }
 }
 
-/// Writes down that a file is not uploaded, and why.
-async fn skip(site: &Site<'_>, planned: &Planned, reason: SkipReason) -> Result<(), Error> {
-    let Op::Upload { link, name, .. } = &planned.op else { return Ok(()) };
-    let inode = site.seen(name).map(|seen| seen.inode);
-    site.pass.problem(&site.mailbox.name, format!("{name} was not uploaded: {}", reason.text()));
-    site.pass.tally(&site.mailbox.name, |t| t.skipped += 1);
-    let state = LinkState::Skipped { uid: None, name: Some(name.clone()), reason };
-    let (mailbox, link) = (site.mailbox.id, *link);
-    let write = site.pass.commit(move |tx| {
-        let new = NewLink { state, content: None, internal_date: None, inode };
-        match link {
-            Some(id) => tx.set_link(&Link { id, state: new.state, content: None, internal_date: None, inode }),
-            None => tx.insert_link(mailbox, &new).map(|_| ()),
+/// Where the server has no room, lets files wait without sending them. Returns whether it is so.
+async fn wait_for_room<'r>(
+    site: &Site<'_>,
+    files: impl IntoIterator<Item = (&'r Ready, Option<LinkId>)>,
+    outcome: &mut Outcome,
+) -> Result<bool, Error> {
+    let Some(text) = site.pass.full.borrow().clone() else { return Ok(false) };
+    outcome.refused = true;
+    let wait = |(ready, link): (&Ready, _)| (again_of(ready, link), SkipReason::Refused(text.clone()));
+    skip(site, files.into_iter().map(wait).collect(), Some(true)).await?;
+    Ok(true)
+}
+
+/// Returns the upload of a file that has this link by now.
+fn again_of(ready: &Ready, link: Option<LinkId>) -> Planned {
+    let op = Op::Upload { link, name: ready.name.clone(), flags: ready.flags.clone() };
+    Planned { op, why: ready.planned.why }
+}
+
+/// Writes down that the server refused a file.
+async fn refuse(
+    site: &Site<'_>,
+    ready: &Ready,
+    link: LinkId,
+    error: &imap::Error,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let text = match error {
+        imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. } | imap::Error::Confused { text, .. } => {
+            text.clone()
         }
+        other => other.to_string(),
+    };
+    if again::is_full(error) {
+        site.pass.full.borrow_mut().get_or_insert_with(|| text.clone());
+    }
+    outcome.refused = true;
+    let passes = Some(again::may_pass(error));
+    skip(site, vec![(again_of(ready, Some(link)), SkipReason::Refused(text))], passes).await
+}
+
+/// Writes down that files are not uploaded, and why; if the server refused them, also whether it may take them another time.
+async fn skip(site: &Site<'_>, files: Vec<(Planned, SkipReason)>, passes: Option<bool>) -> Result<(), Error> {
+    // Where there is no room, it is the same for all.
+    let is_full = passes == Some(true) && site.pass.full.borrow().is_some();
+    let mut rows = Vec::new();
+    for (planned, reason) in files {
+        let Op::Upload { link, name, .. } = planned.op else { continue };
+        let text = reason.text();
+        let what = if is_full { "what is new here".to_owned() } else { name.to_string() };
+        site.pass.problem(&site.mailbox.name, format!("{what} was not uploaded: {text}"));
+        let inode = site.seen(&name).map(|seen| seen.inode);
+        let state = LinkState::Skipped { uid: None, name: Some(name), reason };
+        rows.push((link, NewLink { state, content: None, internal_date: None, inode }, text));
+    }
+    site.pass.tally(&site.mailbox.name, |t| t.skipped += rows.len() as u64);
+    let (mailbox, now) = (site.mailbox.id, site.pass.now());
+    let write = site.pass.commit(move |tx| {
+        let mut ids = Vec::new();
+        for (link, new, text) in rows {
+            let id = match link {
+                Some(id) => {
+                    let NewLink { state, content, internal_date, inode } = new;
+                    tx.set_link(&Link { id, state, content, internal_date, inode })?;
+                    id
+                }
+                None => tx.insert_link(mailbox, &new)?,
+            };
+            match passes {
+                Some(true) => refusals::refuse(tx, id, &text, true, now)?,
+                Some(false) | None => tx.want_no_more(id)?,
+            }
+            ids.push(id);
+        }
+        Ok(ids)
     });
-    write.await
+    let ids = write.await?;
+    site.pass.refused.borrow_mut().extend(ids);
+    Ok(())
 }
 
 /// Writes the intents of a batch: what is going to be appended, and the UID from which on it can be found.
@@ -264,12 +331,25 @@ async fn intend(site: &Site<'_>, session: &Session, batch: &[Ready], since: i64)
 }
 
 /// Sends a batch. A no to one is its own matter; a no to several that go together is asked again for each of them.
-async fn append(site: &Site<'_>, session: &mut Session, batch: Vec<Ready>, ids: Vec<LinkId>) -> Result<(), Error> {
-    let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![batch.into_iter().zip(ids).collect()];
+async fn append(
+    site: &Site<'_>,
+    session: &mut Session,
+    batch: Vec<Ready>,
+    ids: Vec<LinkId>,
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let mut first: Vec<(Ready, LinkId)> = batch.into_iter().zip(ids).collect();
+    // What was refused before is tried with one: if there still is no room, the others need not be sent.
+    let alone = first.iter().any(|(ready, _)| ready.planned.why == Why::SkippedBefore);
+    let rest = first.split_off(if alone { 1 } else { first.len() });
+    let mut groups: Vec<Vec<(Ready, LinkId)>> = vec![rest, first];
     while let Some(group) = groups.pop() {
+        if wait_for_room(site, group.iter().map(|(ready, id)| (ready, Some(*id))), outcome).await? {
+            continue;
+        }
         let outgoing = group.iter().map(|(ready, _)| outgoing(site, ready)).collect::<Result<Vec<_>, Error>>()?;
         match session.append(&site.raw, outgoing).await {
-            Ok(results) => take_in(site, session, group, results).await?,
+            Ok(results) => take_in(site, session, group, results, outcome).await?,
             Err(imap::Error::Refused { .. } | imap::Error::Bad { .. } | imap::Error::Confused { .. })
                 if group.len() > 1 =>
             {
@@ -290,6 +370,7 @@ async fn take_in(
     session: &mut Session,
     group: Vec<(Ready, LinkId)>,
     results: imap::Appended,
+    outcome: &mut Outcome,
 ) -> Result<(), Error> {
     let (mut taken, mut uids, mut refused, mut failed) = (Vec::new(), Vec::new(), Vec::new(), Ok(()));
     for (one, result) in group.into_iter().zip(results) {
@@ -298,18 +379,17 @@ async fn take_in(
                 taken.push(one);
                 uids.push(uid);
             }
-            Err(
-                imap::Error::Refused { text, .. } | imap::Error::Bad { text, .. } | imap::Error::Confused { text, .. },
-            ) => refused.push((one, text)),
+            Err(error @ (imap::Error::Refused { .. } | imap::Error::Bad { .. } | imap::Error::Confused { .. })) => {
+                refused.push((one, error))
+            }
             Err(error) => failed = failed.and(Err(error.into())),
         }
     }
     if !taken.is_empty() {
         done(site, session, taken, uids).await?;
     }
-    for ((ready, id), text) in refused {
-        let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
-        skip(site, &Planned { op, why: ready.planned.why }, SkipReason::Refused(text)).await?;
+    for ((ready, id), error) in refused {
+        refuse(site, &ready, id, &error, outcome).await?;
     }
     failed
 }
@@ -350,9 +430,8 @@ async fn done(
     for ((ready, id), uid) in group.into_iter().zip(uids) {
         let Some(uid) = uid else {
             // To send it again would double it, and do so in every round.
-            let op = Op::Upload { link: Some(id), name: ready.name, flags: ready.flags };
             let why = "the server took it, but has no message that is the same".to_owned();
-            skip(site, &Planned { op, why: ready.planned.why }, SkipReason::Refused(why)).await?;
+            skip(site, vec![(again_of(&ready, Some(id)), SkipReason::Refused(why))], None).await?;
             continue;
         };
         let state = LinkState::Synced { uid, name: ready.name, flags: ready.flags };

@@ -246,7 +246,7 @@ async fn signing_in_fails_for_a_reason() {
     type Row<'a> = (&'a str, Credentials, &'a Script<'a>, fn(&Error) -> bool);
     let table: [Row<'_>; 11] = [
         ("* PREAUTH come in\r\n", password(), &[], |e| matches!(e, Error::Configuration(_))),
-        ("* BYE Too many connections\r\n", password(), &[], |e| matches!(e, Error::Unavailable { .. })),
+        ("* BYE Too many connections\r\n", password(), &[], |e| matches!(e, Error::TurnedAway { .. })),
         ("220 smtp.example.org ESMTP\r\n", password(), &[], |e| matches!(e, Error::Protocol(_))),
         ("", password(), &[], |e| matches!(e, Error::Closed { .. })),
         (ready, password(), &[("CAPABILITY", b"* CAPABILITY LOGINDISABLED\r\n% OK x\r\n")], |e| {
@@ -269,7 +269,7 @@ async fn signing_in_fails_for_a_reason() {
             matches!(e, Error::Protocol(_))
         }),
         (ready, token(), &[xoauth, ("AUTHENTICATE", b"% NO [UNAVAILABLE] later\r\n")], |e| {
-            matches!(e, Error::Unavailable { .. })
+            matches!(e, Error::TurnedAway { .. })
         }),
         (
             ready,

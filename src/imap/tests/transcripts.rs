@@ -281,7 +281,7 @@ async fn messages_are_appended_with_each_kind_of_literal() {
         SELECT,
         (&one_plus, b""),
         (">one", b""),
-        (">", b"% NO [OVERQUOTA] full\r\n"),
+        (">", b"% NO [LIMIT] full\r\n"),
         (&two_plus, b""),
         (">\u{fffd}two", b""),
         (">", b"% OK [APPENDUID 7 21] x\r\n"),
@@ -290,12 +290,15 @@ async fn messages_are_appended_with_each_kind_of_literal() {
     assert_eq!(play("LITERAL+", script, append).await, [Err(full.clone()), Ok(Some(uid(21)))]);
     let script: &Script<'_> = &[
         SELECT,
-        (&one, b"% NO [OVERQUOTA] full\r\n"),
+        (&one, b"% NO [LIMIT] full\r\n"),
         (&two, b"+ go\r\n"),
         (">\u{fffd}two", b""),
         (">", b"% OK [APPENDUID 7 21] x\r\n"),
     ];
-    assert_eq!(play(BARE, script, append).await, [Err(full), Ok(Some(uid(21)))]);
+    assert_eq!(play(BARE, script, append).await, [Err(full.clone()), Ok(Some(uid(21)))]);
+    // But where there is no room for one, there is none for the next.
+    let script: &Script<'_> = &[SELECT, (&one, b"% NO [OVERQUOTA] full\r\n")];
+    assert_eq!(play(BARE, script, append).await, [Err(full.clone()), Err(full)]);
 }
 
 #[tokio::test]

@@ -2,8 +2,6 @@
 
 use std::os::unix::fs::MetadataExt;
 
-use jiff::ToSpan;
-
 use super::*;
 
 fn expected(written: &Written) -> RemoveJob {
@@ -84,7 +82,7 @@ fn a_full_graveyard_removes_nothing() {
 }
 
 #[test]
-fn copies_are_kept_and_old_days_purged() {
+fn copies_are_kept_until_their_day_is_purged() {
     let at = fixture();
     let kept = at.graveyard.keep(&at.inbox_name(), Source::Memory(b"A: b\r\n"), flags("\\Seen"), 5).unwrap();
     assert_eq!(std::fs::read(&kept).unwrap(), b"A: b\n");
@@ -93,13 +91,14 @@ fn copies_are_kept_and_old_days_purged() {
         std::fs::create_dir_all(at.graveyard.path().join(name).join("INBOX/cur")).unwrap();
     }
     let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
-    assert_eq!(at.graveyard.purge(90, today).unwrap(), 1);
+    let old = jiff::civil::date(2000, 1, 1);
+    assert_eq!(at.graveyard.dates().unwrap(), [old, today].into());
+    at.graveyard.purge(&[old, jiff::civil::date(2000, 1, 2)]).unwrap();
     assert!(kept.exists() && !at.graveyard.path().join("2000-01-01").exists());
     assert!(at.graveyard.path().join("not-a-day").exists() && at.graveyard.path().join("2000-1-1").exists());
-    assert_eq!(at.graveyard.purge(90, today + 90.days()).unwrap(), 0);
-    assert_eq!(at.graveyard.purge(90, today + 91.days()).unwrap(), 1);
+    at.graveyard.purge(&[today]).unwrap();
     assert!(!kept.exists());
-    assert_eq!(Graveyard::open(at.directory.path(), "nobody").purge(0, today).unwrap(), 0);
+    assert!(Graveyard::open(at.directory.path(), "nobody").dates().unwrap().is_empty());
 }
 
 #[test]

@@ -42,6 +42,7 @@ use tokio::task::JoinSet;
 #[cfg(feature = "second-opinion")]
 mod codec;
 mod command;
+mod contents;
 mod date;
 mod exchange;
 mod execute;
@@ -67,6 +68,7 @@ mod view;
 mod tests;
 
 pub use command::{Command, literal};
+pub use contents::Messages;
 pub use exchange::Language;
 pub use faults::{At, Editor, Fault, Faults, Hook, Rewriter, Share, When};
 pub use oauth::{HttpFault, OAuth};

@@ -87,7 +87,7 @@ pub(crate) fn status_line(state: &State, name: &str, mailbox: &Mailbox, items: &
         StatusItem::UidValidity => format!("UIDVALIDITY {}", mailbox.uid_validity),
         StatusItem::HighestModSeq => format!("HIGHESTMODSEQ {}", mailbox.highest_mod_seq),
         StatusItem::Unseen => {
-            format!("UNSEEN {}", mailbox.messages.values().filter(|m| !m.flags.contains("\\Seen")).count())
+            format!("UNSEEN {}", mailbox.messages.count_unseen())
         }
     });
     let space = if state.quirks.status_space { " " } else { "" };
@@ -169,7 +169,7 @@ impl Context {
             if !gone.is_empty() {
                 reply = reply.line(format!("VANISHED (EARLIER) {gone}"));
             }
-            let changed = mailbox.messages.values().filter(|m| m.mod_seq > since.mod_seq && known(m.uid));
+            let changed = mailbox.messages.changed_since(since.mod_seq).into_iter().filter(|m| known(m.uid));
             let fetch =
                 |m: &crate::Message| Line::Fetch { uid: m.uid, items: flags_of(m, &m.flags, true, true).into() };
             reply.lines.extend(changed.map(fetch));
@@ -183,7 +183,7 @@ impl Context {
 /// Returns what SELECT tells.
 fn opened(mailbox: &Mailbox, read_only: bool) -> Vec<String> {
     let mut flags = vec!["\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft"];
-    flags.extend(mailbox.keywords().into_iter().map(String::as_str));
+    flags.extend(mailbox.messages.keywords().map(String::as_str));
     let permanent = if read_only { String::new() } else { mailbox.permanent_flags.join(" ") };
     vec![
         format!("FLAGS ({})", flags.join(" ")),
@@ -199,14 +199,13 @@ fn opened(mailbox: &Mailbox, read_only: bool) -> Vec<String> {
 fn opened_exchange(mailbox: &Mailbox, read_only: bool) -> Vec<String> {
     let flags = mailbox.permanent_flags.join(" ");
     let permanent = if read_only { "" } else { &flags };
-    let unseen = mailbox.messages.values().position(|m| !m.flags.contains("\\Seen"));
     let mut lines = vec![
         format!("{} EXISTS", mailbox.messages.len()),
         "0 RECENT".to_owned(),
         format!("FLAGS ({flags})"),
         format!("OK [PERMANENTFLAGS ({permanent})] Permanent flags"),
     ];
-    lines.extend(unseen.map(|i| format!("OK [UNSEEN {}] Is the first unseen message", i + 1)));
+    lines.extend(mailbox.messages.first_unseen().map(|n| format!("OK [UNSEEN {n}] Is the first unseen message")));
     lines.push(format!("OK [UIDVALIDITY {}] UIDVALIDITY value", mailbox.uid_validity));
     lines.push(format!("OK [UIDNEXT {}] The next unique identifier value", mailbox.uid_next));
     lines

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::Profile;
+use crate::contents::Messages;
 use crate::exchange::{self, Language};
 use crate::faults::Hook;
 use crate::lex::UidSet;
@@ -38,7 +39,7 @@ pub struct Mailbox {
     /// HIGHESTMODSEQ.
     pub highest_mod_seq: u64,
     /// The messages by UID.
-    pub messages: BTreeMap<u32, Message>,
+    pub messages: Messages,
     /// The UIDs of expunged messages and the change counter at that time.
     pub vanished: BTreeMap<u32, u64>,
     /// Expunges up to this change counter have been forgotten; who asks from before is told that everything missing
@@ -209,7 +210,7 @@ impl State {
             uid_validity: self.next_validity,
             uid_next: 1,
             highest_mod_seq: 1,
-            messages: BTreeMap::new(),
+            messages: Messages::default(),
             vanished: BTreeMap::new(),
             vanished_from: 0,
             permanent_flags: self.permanent_flags.clone(),
@@ -313,7 +314,7 @@ impl State {
         let value = self.next_validity.max(self.mailbox(name).uid_validity + 1);
         self.set_uid_validity(name, value);
         let mailbox = self.mailbox_mut(name);
-        let mut messages: Vec<Message> = std::mem::take(&mut mailbox.messages).into_values().collect();
+        let mut messages: Vec<Message> = std::mem::take(&mut mailbox.messages).values().cloned().collect();
         (mailbox.uid_next, mailbox.vanished) = (1, BTreeMap::new());
         let missing = messages.split_off(shown.min(messages.len()));
         for m in messages {
@@ -380,16 +381,16 @@ impl Mailbox {
         self.highest_mod_seq += 1;
         let (uid, mod_seq) = (self.uid_next, self.highest_mod_seq);
         self.uid_next = uid.saturating_add(1);
-        self.messages.insert(uid, Message { uid, bytes, flags, internal_date, mod_seq });
+        self.messages.insert(Message { uid, bytes, flags, internal_date, mod_seq });
         uid
     }
 
     /// Gives a message these flags; counts a change only if it is one. Returns false if there is no such message.
     pub(crate) fn set(&mut self, uid: u32, flags: BTreeSet<String>) -> bool {
-        let Some(message) = self.messages.get_mut(&uid) else { return false };
+        let Some(message) = self.messages.get(&uid) else { return false };
         if message.flags != flags {
             self.highest_mod_seq += 1;
-            (message.flags, message.mod_seq) = (flags, self.highest_mod_seq);
+            self.messages.set(uid, flags, self.highest_mod_seq);
         }
         true
     }
@@ -408,8 +409,7 @@ impl Mailbox {
         let own = |flag: &String| match self.permanent_flags.iter().find(|k| k.eq_ignore_ascii_case(flag)) {
             Some(k) => Some(k.clone()),
             None if flag.starts_with('\\') => None,
-            // Looks at every message, so only where it matters.
-            None => match self.keywords().into_iter().find(|k| k.eq_ignore_ascii_case(flag)) {
+            None => match self.messages.keywords().find(|k| k.eq_ignore_ascii_case(flag)) {
                 Some(k) => Some(k.clone()),
                 None => any.then(|| flag.clone()),
             },
@@ -430,11 +430,6 @@ impl Mailbox {
             return (1..self.uid_next).filter(|uid| !self.messages.contains_key(uid)).collect();
         }
         self.vanished.iter().filter(|&(_, &at)| at > mod_seq).map(|(&uid, _)| uid).collect()
-    }
-
-    /// Returns the keywords in use.
-    pub(crate) fn keywords(&self) -> BTreeSet<&String> {
-        self.messages.values().flat_map(|m| &m.flags).filter(|f| !f.starts_with('\\')).collect()
     }
 }
 

@@ -1,16 +1,21 @@
 //! What a client has been told about its selected mailbox, and what it must still be told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use crate::contents::{Difference, difference};
 use crate::{Mailbox, Message};
 
 /// The selected mailbox as its client knows it.
 pub(crate) struct View {
     pub(crate) incarnation: u64,
     pub(crate) read_only: bool,
-    /// The UIDs that have a sequence number, in order, with the mod-sequence up to which the client knows the flags.
-    known: Vec<(u32, u64)>,
+    /// The UIDs that have a sequence number, in order.
+    known: Vec<u32>,
+    /// The client knows the flags of all of them as they were at this mod-sequence, …
+    mod_seq: u64,
+    /// … and of these as they were later.
+    told: BTreeMap<u32, u64>,
     /// What the mailbox was when it was last compared with `known`: changes that are none are cheap to see.
     compared: (u64, u32, usize),
 }
@@ -22,24 +27,34 @@ fn mark(mailbox: &Mailbox) -> (u64, u32, usize) {
 
 impl View {
     pub(crate) fn new(mailbox: &Mailbox, read_only: bool) -> Self {
-        let known = mailbox.messages.values().map(|m| (m.uid, m.mod_seq)).collect();
-        Self { incarnation: mailbox.incarnation, read_only, known, compared: mark(mailbox) }
+        Self {
+            incarnation: mailbox.incarnation,
+            read_only,
+            known: mailbox.messages.uids().to_vec(),
+            mod_seq: mailbox.highest_mod_seq,
+            told: BTreeMap::new(),
+            compared: mark(mailbox),
+        }
     }
 
     /// Returns the sequence number of a message, or `None` if the client has not been told that it exists.
     pub(crate) fn sequence(&self, uid: u32) -> Option<usize> {
-        self.known.binary_search_by_key(&uid, |k| k.0).ok().map(|i| i + 1)
+        self.known.binary_search(&uid).ok().map(|i| i + 1)
     }
 
     /// Tells whether the client knows the flags of a message as they are.
     pub(crate) fn knows(&self, message: &Message) -> bool {
-        self.known.binary_search(&(message.uid, message.mod_seq)).is_ok()
+        self.known.binary_search(&message.uid).is_ok() && self.is_told(message)
+    }
+
+    fn is_told(&self, message: &Message) -> bool {
+        message.mod_seq <= self.mod_seq || self.told.get(&message.uid) == Some(&message.mod_seq)
     }
 
     /// Notes that the client knows the flags of a message as they are.
     pub(crate) fn told(&mut self, message: &Message) {
-        if let Ok(i) = self.known.binary_search_by_key(&message.uid, |k| k.0) {
-            self.known[i].1 = message.mod_seq;
+        if message.mod_seq > self.mod_seq {
+            self.told.insert(message.uid, message.mod_seq);
         }
     }
 
@@ -50,34 +65,32 @@ impl View {
             return Vec::new();
         }
         self.compared = mark(mailbox);
-        let (mut gone, mut sequence) = (Vec::new(), 0);
-        self.known.retain(|(uid, _)| {
-            sequence += 1;
-            let stays = mailbox.messages.contains_key(uid);
-            if !stays && qresync {
-                gone.push(*uid);
-            } else if !stays {
-                let _ = write!(out, "* {sequence} EXPUNGE\r\n");
-                sequence -= 1;
+        let Difference { gone, new } = difference(&self.known, mailbox.messages.uids());
+        if qresync && !gone.is_empty() {
+            let _ = write!(out, "* VANISHED {}\r\n", ranges(gone.iter().map(|(_, uid)| *uid)));
+        } else {
+            for (before, (index, _)) in gone.iter().enumerate() {
+                // Those that went before it have moved it up.
+                let _ = write!(out, "* {} EXPUNGE\r\n", index + 1 - before);
             }
-            stays
-        });
-        if !gone.is_empty() {
-            let _ = write!(out, "* VANISHED {}\r\n", ranges(gone));
         }
-        let new: Vec<&Message> = mailbox.messages.values().filter(|m| self.sequence(m.uid).is_none()).collect();
+        if !gone.is_empty() || !new.is_empty() {
+            self.known = mailbox.messages.uids().to_vec();
+        }
         if !new.is_empty() {
-            self.known.extend(new.iter().map(|m| (m.uid, m.mod_seq)));
-            self.known.sort_unstable();
             let _ = write!(out, "* {} EXISTS\r\n", self.known.len());
         }
-        for (i, known) in self.known.iter_mut().enumerate() {
-            if let Some(message) = mailbox.messages.get(&known.0).filter(|m| m.mod_seq != known.1) {
-                known.1 = message.mod_seq;
-                let _ =
-                    write!(out, "* {} FETCH ({})\r\n", i + 1, flags_of(message, &message.flags, qresync, condstore));
+        for message in mailbox.messages.changed_since(self.mod_seq) {
+            if let Some(sequence) = self.sequence(message.uid)
+                && !self.is_told(message)
+                && new.binary_search(&message.uid).is_err()
+            {
+                let flags = flags_of(message, &message.flags, qresync, condstore);
+                let _ = write!(out, "* {sequence} FETCH ({flags})\r\n");
             }
         }
+        self.mod_seq = self.mod_seq.max(mailbox.highest_mod_seq);
+        self.told.clear();
         out.into_bytes()
     }
 }
