@@ -89,10 +89,16 @@ pub(super) enum Failure {
     Write(io::Error),
 }
 
-/// Writes a message into a new, empty file, in the form that `line_endings` and its bytes lead to.
-pub(super) fn write(source: Source<'_>, line_endings: LineEndings, file: &File) -> Result<ContentKey, Failure> {
+/// Writes a message into a new, empty file, in the form that `line_endings` and its bytes lead to, by way of a buffer whose
+/// content does not matter.
+pub(super) fn write(
+    source: Source<'_>,
+    line_endings: LineEndings,
+    file: &File,
+    buffer: &mut Vec<u8>,
+) -> Result<ContentKey, Failure> {
     if line_endings == LineEndings::Lf {
-        if let Some(key) = write_lf(source, file)? {
+        if let Some(key) = write_lf(source, file, buffer)? {
             return Ok(key);
         }
         file.set_len(0).map_err(Failure::Write)?;
@@ -102,16 +108,15 @@ pub(super) fn write(source: Source<'_>, line_endings: LineEndings, file: &File) 
 }
 
 /// Writes the LF form; returns `None`, with the file half written, if CRLF could not be made of it again.
-fn write_lf(source: Source<'_>, mut file: &File) -> Result<Option<ContentKey>, Failure> {
-    let (mut hasher, mut out, mut after_cr) = (ContentHasher::default(), Vec::new(), false);
+fn write_lf(source: Source<'_>, mut file: &File, out: &mut Vec<u8>) -> Result<Option<ContentKey>, Failure> {
+    let (mut hasher, mut after_cr) = (ContentHasher::default(), false);
     let ended = source.pieces(|piece| {
         hasher.update(piece);
         out.clear();
-        // As much as is needed: most messages are small, and a large block for each costs more than to fill it.
         out.reserve(piece.len());
-        let canonical = strip_cr(piece, &mut after_cr, &mut out);
+        let canonical = strip_cr(piece, &mut after_cr, out);
         if canonical {
-            file.write_all(&out).map_err(Failure::Write)?;
+            file.write_all(out).map_err(Failure::Write)?;
         }
         Ok(canonical)
     })?;
@@ -379,7 +384,7 @@ mod tests {
 
     fn stored(served: &[u8], line_endings: LineEndings) -> (File, ContentKey) {
         let file = tempfile::tempfile().unwrap();
-        let key = write(Source::Memory(served), line_endings, &file).unwrap();
+        let key = write(Source::Memory(served), line_endings, &file, &mut vec![b'x']).unwrap();
         (file, key)
     }
 
@@ -440,7 +445,7 @@ mod tests {
             let (file, key) = if from_file {
                 let (spool, file) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
                 spool.write_all_at(&bytes, 0).unwrap();
-                let key = write(Source::File(&spool), endings, &file).unwrap();
+                let key = write(Source::File(&spool), endings, &file, &mut Vec::new()).unwrap();
                 (file, key)
             } else {
                 stored(&bytes, endings)

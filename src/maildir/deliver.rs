@@ -50,6 +50,8 @@ pub struct Delivery<'a> {
     keywords: Keywords,
     new_keywords: bool,
     drafts: Vec<Draft>,
+    /// What a message becomes on its way to its file.
+    buffer: Vec<u8>,
 }
 
 /// A file in `tmp/`, and where it goes.
@@ -66,7 +68,7 @@ impl<'a> Delivery<'a> {
     /// Those of reading the maildir's keywords.
     pub fn new(maildir: &'a Maildir, line_endings: LineEndings) -> Result<Self, Error> {
         let keywords = maildir.keywords()?;
-        Ok(Self { maildir, line_endings, keywords, new_keywords: false, drafts: Vec::new() })
+        Ok(Self { maildir, line_endings, keywords, new_keywords: false, drafts: Vec::new(), buffer: Vec::new() })
     }
 
     /// Returns how many messages the batch has.
@@ -93,18 +95,18 @@ impl<'a> Delivery<'a> {
             true => FileRef::new(Place::New, name.as_bytes()),
             false => FileRef::new(Place::Cur, &spell(name.as_bytes(), &letters, b"")),
         };
-        let path = self.maildir.path_of(&target);
+        let path = || self.maildir.path_of(&target);
         let (file, inode) = self.maildir.draft(&name)?;
         let time = Timespec { tv_sec: internal_date, tv_nsec: 0 };
-        let written = content::write(body, self.line_endings, &file)
+        let written = content::write(body, self.line_endings, &file, &mut self.buffer)
             .map_err(|failure| match failure {
-                Failure::Read(error) => failed("read the received bytes for", &path)(error),
+                Failure::Read(error) => failed("read the received bytes for", &path())(error),
                 // Its name is new each time, and so no part of what went wrong.
                 Failure::Write(error) => failed("write a message into", self.maildir.path())(error),
             })
             .and_then(|key| {
                 let times = Timestamps { last_access: time, last_modification: time };
-                fs::futimens(&file, &times).map_err(failed("set the time of", &path))?;
+                fs::futimens(&file, &times).map_err(|error| failed("set the time of", &path())(error))?;
                 Ok(key)
             });
         match written {

@@ -11,16 +11,14 @@ use crate::model::{ContentKey, Digest, Fingerprint, WithoutMarks};
 /// Makes a [`ContentKey`] of the bytes of a message as served, in pieces of any size.
 #[derive(Clone, Default)]
 pub struct ContentHasher {
-    whole: Sha256,
-    header: HeaderHasher,
+    message: MessageHasher,
     size: u64,
 }
 
 impl ContentHasher {
     /// Takes the next piece.
     pub fn update(&mut self, piece: &[u8]) {
-        self.whole.update(piece);
-        self.header.update(piece);
+        self.message.update(piece);
         self.size += piece.len() as u64;
     }
 
@@ -59,8 +57,8 @@ impl ContentHasher {
     /// Returns the key of all pieces.
     #[must_use]
     pub fn finish(self) -> ContentKey {
-        let fingerprint = Fingerprint { header: self.header.finish(), size: self.size };
-        ContentKey { digest: Digest(self.whole.finalize().into()), fingerprint }
+        let digest = Digest(self.message.all.clone().finalize().into());
+        ContentKey { digest, fingerprint: Fingerprint { header: self.message.header(), size: self.size } }
     }
 }
 
@@ -98,16 +96,16 @@ pub fn unmarked_key(source: Source<'_>) -> io::Result<Option<ContentKey>> {
 /// Returns [`Fingerprint::header`] of a header (or of a whole message) as served.
 #[must_use]
 pub fn header_digest(header: &[u8]) -> Digest {
-    let mut hasher = HeaderHasher::default();
+    let mut hasher = MessageHasher::default();
     hasher.update(header);
-    hasher.finish()
+    hasher.header()
 }
 
-/// Hashes a header up to the first empty line, without the line ends before it. Where no CRLFCRLF ends it, two LFs do:
-/// so do servers that keep bare LFs read it.
+/// Hashes a message, and on the way its header: up to the first empty line, without the line ends before it. Where no CRLFCRLF
+/// ends it, two LFs do: so do servers that keep bare LFs read it.
 #[derive(Clone)]
-struct HeaderHasher {
-    /// Everything, until the header has ended.
+struct MessageHasher {
+    /// Everything.
     all: Sha256,
     /// As `all` was before the run of CRs and LFs that it ends with, if it ends with one.
     before_run: Option<Sha256>,
@@ -119,14 +117,14 @@ struct HeaderHasher {
     before_lfs: Option<Sha256>,
 }
 
-impl Default for HeaderHasher {
+impl Default for MessageHasher {
     /// A message may begin with the empty line, so its beginning counts as the end of a line.
     fn default() -> Self {
         Self { all: Sha256::new(), before_run: None, matched: 2, after_lf: false, before_lfs: None }
     }
 }
 
-impl HeaderHasher {
+impl MessageHasher {
     fn update(&mut self, mut piece: &[u8]) {
         while self.matched < 4 {
             let text = memchr2(b'\r', b'\n', piece).unwrap_or(piece.len());
@@ -150,9 +148,10 @@ impl HeaderHasher {
             self.after_lf = end == b'\n';
             piece = &piece[text + 1..];
         }
+        self.all.update(piece);
     }
 
-    fn finish(self) -> Digest {
+    fn header(self) -> Digest {
         let cut = if self.matched == 4 { self.before_run } else { self.before_lfs.or(self.before_run) };
         Digest(cut.unwrap_or(self.all).finalize().into())
     }
