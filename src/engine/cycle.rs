@@ -164,7 +164,7 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
     let mut look_there = full || changed_there || mailbox.cursor.is_none();
     let stamp = maildir.as_ref().map(|m| m.stamp()).transpose()?;
     let moved = || stamp.is_none_or(|stamp| mailbox.stamp.map(Stamp::from_numbers) != Some(stamp));
-    let mut look_here = full || mailbox.must_scan || here == Here::Anything && moved();
+    let mut look_here = full || mailbox.must_scan || here.anything && moved();
     let now = pass.now();
     let read = move |tx: &Tx<'_>| Ok((tx.pending(id)?, tx.mailbox_hold(id)?, tx.again(id)?));
     let (pending, hold, refused) = pass.db.read(read).await?;
@@ -187,14 +187,15 @@ pub(super) async fn examine(pass: &Pass<'_>, job: Job) -> Result<Option<Examined
         Some(maildir) => local_mask(maildir)?,
         None => Mask::all(),
     };
-    let mut peeked = match (&here, &maildir) {
-        (Here::Files(files), Some(maildir)) if !look_here && pending.is_empty() => {
-            let peeked = observe::peek(&pass.db, Arc::clone(maildir), id, files.clone(), local_mask.clone()).await?;
+    let mut peeked = match &maildir {
+        Some(maildir) if !here.files.is_empty() && !look_here && pending.is_empty() => {
+            let files = here.files.clone();
+            let peeked = observe::peek(&pass.db, Arc::clone(maildir), id, files, local_mask.clone()).await?;
             // Some of them are not what or where they were said to be, so that only a listing can tell.
             look_here = peeked.is_none();
             peeked
         }
-        (Here::Files(_) | Here::Calm | Here::Anything, _) => None,
+        Some(_) | None => None,
     };
     let is_told = peeked.as_ref().is_some_and(|p| !p.local.messages.is_empty() || !p.inodes.is_empty());
     if !look_there && !look_here && !is_told && pending.is_empty() && due.is_empty() {
@@ -413,8 +414,7 @@ async fn locate(
 
 /// Returns the messages whose file was renamed to its name: whoever does that has written all of it.
 fn whole(here: &Here) -> BTreeSet<UniqueName> {
-    let Here::Files(files) = here else { return BTreeSet::new() };
-    files.iter().filter(|(_, fate)| **fate == Fate::Moved).map(|(file, _)| unique_of(file)).collect()
+    here.files.iter().filter(|(_, fate)| **fate == Fate::Moved).map(|(file, _)| unique_of(file)).collect()
 }
 
 /// Returns the flags and keywords that a maildir can hold.

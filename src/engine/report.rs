@@ -57,13 +57,23 @@ pub struct Change {
 
 /// What happened in a maildir.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Here {
+pub struct Here {
+    /// What became of these files, by their names with info.
+    pub files: BTreeMap<Vec<u8>, Fate>,
+    /// Something else, too, or nobody knows.
+    pub anything: bool,
+}
+
+impl Here {
     /// Nothing was told.
-    Calm,
-    /// Something became of these files, by their names with info.
-    Files(BTreeMap<Vec<u8>, Fate>),
-    /// Something, or nobody knows.
-    Anything,
+    pub const CALM: Self = Self { files: BTreeMap::new(), anything: false };
+    /// Nobody knows.
+    pub const ANYTHING: Self = Self { files: BTreeMap::new(), anything: true };
+
+    /// Returns the same, without names if there are too many.
+    fn bounded(self) -> Self {
+        if self.files.len() > MOST_FILES { Self::ANYTHING } else { self }
+    }
 }
 
 /// More files than this are looked for by listing the maildir.
@@ -71,31 +81,28 @@ pub const MOST_FILES: usize = 1000;
 
 impl Change {
     /// Something on the server, and nothing here.
-    pub const THERE: Self = Self { there: true, flags_there: true, here: Here::Calm };
+    pub const THERE: Self = Self { there: true, flags_there: true, here: Here::CALM };
     /// Messages came or went on the server, and nothing else.
-    pub const MESSAGES_THERE: Self = Self { flags_there: false, ..Self::THERE };
+    pub const MESSAGES_THERE: Self = Self { there: true, flags_there: false, here: Here::CALM };
     /// Something in the maildir.
-    pub const HERE: Self = Self { there: false, flags_there: false, here: Here::Anything };
+    pub const HERE: Self = Self { there: false, flags_there: false, here: Here::ANYTHING };
     /// Anything on both sides.
-    pub const BOTH: Self = Self { here: Here::Anything, ..Self::THERE };
+    pub const BOTH: Self = Self { there: true, flags_there: true, here: Here::ANYTHING };
 
     /// Returns that something became of these files.
     #[must_use]
     pub fn of_files(files: BTreeMap<Vec<u8>, Fate>) -> Self {
-        let here = if files.len() > MOST_FILES { Here::Anything } else { Here::Files(files) };
-        Self { here, ..Self::HERE }
+        Self { here: Here { files, anything: false }.bounded(), ..Self::HERE }
     }
 
     /// Adds what happened later.
     pub fn add(&mut self, later: Self) {
         self.there |= later.there;
         self.flags_there |= later.flags_there;
-        match (&mut self.here, later.here) {
-            (_, Here::Calm) | (Here::Anything, _) => {}
-            (Here::Files(files), Here::Files(more)) if files.len() + more.len() <= MOST_FILES => files.extend(more),
-            (Here::Files(_), Here::Files(_)) => self.here = Here::Anything,
-            (here, later) => *here = later,
-        }
+        let mut here = std::mem::replace(&mut self.here, Here::CALM);
+        here.files.extend(later.here.files);
+        here.anything |= later.here.anything;
+        self.here = here.bounded();
     }
 }
 
