@@ -211,6 +211,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn more_than_the_system_keeps_may_be_anything() {
+        let dir = tempfile::tempdir().unwrap();
+        let inbox = maildir(dir.path(), "INBOX");
+        let watch = watch(dir.path());
+        let kept = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        // Two events for each: it came to be, and was closed.
+        let files = kept.trim().parse::<usize>().unwrap() / 2 + 1;
+        (0..files).for_each(|n| fs::write(inbox.join(format!("new/{n}")), "").unwrap());
+        while !watch.next().await.unwrap().anything {}
+    }
+
+    #[tokio::test]
     async fn nothing_is_missed_while_a_watch_is_extended() {
         let dir = tempfile::tempdir().unwrap();
         let inbox = maildir(dir.path(), "INBOX");

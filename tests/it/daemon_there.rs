@@ -36,6 +36,11 @@ fn what_comes_into_a_large_mailbox_waits_for_no_sweep_of_flags() {
     daemon.rest(&account);
     let commands = server.take_commands();
     assert!(!commands.iter().any(|c| c.args.contains("SEEN")), "it asked for flags: {commands:?}");
+    // The next look at everything must not take that for a sweep: flags may have changed of which nobody told.
+    let database = rusqlite::Connection::open(account.state_dir().join("a.sqlite3")).unwrap();
+    let sql = "SELECT unseen FROM mailbox WHERE name = 'INBOX'";
+    assert_eq!(database.query_row(sql, [], |row| row.get::<_, Option<u32>>(0)).unwrap(), None);
+    drop(database);
     server.state().set_flags("INBOX", 5, &["\\Flagged"]);
     daemon.until_equal(&account, &server);
     assert!(server.violations().is_empty(), "{:?}", server.violations());

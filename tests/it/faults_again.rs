@@ -134,12 +134,7 @@ fn one_refused_message_among_many_is_found() {
 fn a_message_that_is_not_given_does_not_keep_the_others_away() {
     for (answer, passes) in [("NO [SERVERBUG] Internal error occurred", true), ("NO [CANNOT] never", false)] {
         let scene = Scene::synced(Profile::Full, 1);
-        let uids: Vec<u32> = (2..=40).map(|n| scene.arrives(n)).collect();
-        let fault = Fault::RefuseUids(vec![uids[17]], answer.to_owned());
-        scene.server.inject("UID FETCH BODY.PEEK[]", When::Every, fault);
-        scene.sync_says(1, &["does not give 1 messages", &format!("UID {}", uids[17])]);
-        scene.assert_fired("UID FETCH refuse-uids");
-        scene.assert_here((1..=40).filter(|n| *n != 19));
+        scene.all_but_one_are_given(answer);
         let words = if passes { "asked for once, next try due in" } else { "1 skipped" };
         says(&scene.account.run(&["status"]), 1, &[words]);
         scene.server.calm();

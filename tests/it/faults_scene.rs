@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use postkeep_sim::{Profile, Server};
+use postkeep_sim::{Fault, Profile, Server, When};
 use sha2::{Digest as _, Sha256};
 
 use crate::account::{Account, Output, Remote, Snapshot};
@@ -65,6 +65,16 @@ impl Scene {
     /// Mail of this number arrives in INBOX on the server. Returns its UID.
     pub fn arrives(&self, number: u32) -> u32 {
         self.arrives_in("INBOX", number)
+    }
+
+    /// Of the mails 2 to 40, which arrive now, the server refuses one with these words: all others are here after a pass.
+    pub fn all_but_one_are_given(&self, answer: &str) {
+        let uids: Vec<u32> = (2..=40).map(|n| self.arrives(n)).collect();
+        let fault = Fault::RefuseUids(vec![uids[17]], answer.to_owned());
+        self.server.inject("UID FETCH BODY.PEEK[]", When::Every, fault);
+        self.sync_says(1, &["does not give 1 messages", &format!("UID {}", uids[17])]);
+        self.assert_fired("UID FETCH refuse-uids");
+        self.assert_here((1..=40).filter(|n| *n != 19));
     }
 
     /// Mail of this number arrives in a mailbox on the server. Returns its UID.

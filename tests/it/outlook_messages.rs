@@ -87,12 +87,7 @@ fn f10_a_message_that_is_refused_does_not_keep_the_others_away() {
         ["NO The requested message could not be converted to an RFC-822 compatible format.", "BAD Command Error. 10"]
     {
         let scene = synced(1);
-        let uids: Vec<u32> = (2..=40).map(|n| scene.arrives(n)).collect();
-        let fault = Fault::RefuseUids(vec![uids[17]], answer.to_owned());
-        scene.server.inject("UID FETCH BODY.PEEK[]", When::Every, fault);
-        scene.sync_says(1, &["does not give 1 messages", &format!("UID {}", uids[17])]);
-        scene.assert_fired("UID FETCH refuse-uids");
-        scene.assert_here((1..=40).filter(|n| *n != 19));
+        scene.all_but_one_are_given(answer);
         scene.server.calm();
         let_withheld_pass(&scene.account);
         scene.assert_heals();
