@@ -240,7 +240,15 @@ impl<'a> Loop<'a> {
                 None => return Ok(()),
             }
         }
-        while !self.leaves {
+        loop {
+            // What was told in one go (a move with both its ends) is known as a whole before anything is done, however late
+            // this process was let run.
+            while let Ok(event) = told.try_recv() {
+                self.take(mirror, event);
+            }
+            if self.leaves {
+                return Ok(());
+            }
             self.keeper.beat.send_replace(clock::now());
             if let Some(ask) = self.asked.pop_front() {
                 self.answer(mirror, told, ask).await?;
@@ -262,7 +270,6 @@ impl<'a> Loop<'a> {
                 () = tokio::time::sleep(wakes.saturating_sub(now).min(TURN)) => {}
             }
         }
-        Ok(())
     }
 
     /// Takes note of what happened.

@@ -123,7 +123,7 @@ impl Agenda {
     }
 
     /// Takes what is to be done now: mailboxes that are known to have changed before everything, INBOX before all others, then
-    /// those to which something happened last.
+    /// those to which something happened last; between INBOX and those, what may be removed.
     pub(super) fn next(&mut self, now: Duration) -> Option<Work> {
         if now < self.rest_until {
             return None;
@@ -135,14 +135,19 @@ impl Agenda {
             self.dirty.iter().filter(|(_, d)| d.due <= now).map(|(n, d)| (n.clone(), d.last)).collect();
         due.sort_by_key(|(name, last)| (!name.is_inbox(), Reverse(*last)));
         due.truncate(TOGETHER);
+        let inbox = due.first().is_some_and(|(name, _)| name.is_inbox());
+        let everything = due.is_empty() && self.all <= now;
+        // What went from one mailbox may be what came to another, and is then moved, not fetched: both are looked at
+        // together. Nothing that came to INBOX waits for that.
+        if self.removals.is_some_and(|due| due <= now) && !inbox && !everything {
+            self.removals = None;
+            return Some(Work::Removals);
+        }
         if !due.is_empty() {
             let taken = due.into_iter().filter_map(|(name, _)| self.dirty.remove_entry(&name));
             return Some(Work::Some(taken.map(|(name, dirty)| (name, dirty.change)).collect()));
         }
-        if self.all <= now {
-            return Some(self.begin_all());
-        }
-        self.removals.take_if(|due| *due <= now).map(|_| Work::Removals)
+        everything.then(|| self.begin_all())
     }
 
     fn begin_all(&mut self) -> Work {
@@ -188,9 +193,10 @@ impl Agenda {
         }
     }
 
-    /// Returns how many mailboxes wait.
+    /// Returns how many looks wait: one at each mailbox to which something happened, and one at all of them if something
+    /// may have to be removed.
     pub(super) fn waiting(&self) -> usize {
-        self.dirty.len()
+        self.dirty.len() + usize::from(self.removals.is_some())
     }
 }
 
@@ -338,7 +344,11 @@ mod tests {
         let mut agenda = quiet();
         agenda.finish(&some(&[("a", THERE)]).unwrap(), &wants_all, ms(5), ms(1000));
         agenda.mark(&"b".into(), THERE, ms(1000));
-        assert_eq!(agenda.next(ms(1000)), Some(Work::Removals));
+        agenda.mark(&"INBOX".into(), THERE, ms(1000));
+        assert_eq!(agenda.waiting(), 3);
+        assert_eq!(agenda.next(ms(1010)), some(&[("INBOX", THERE), ("b", THERE)]));
+        agenda.mark(&"b".into(), THERE, ms(1010));
+        assert_eq!(agenda.next(ms(1020)), Some(Work::Removals), "it may have gone from a to b");
         assert_eq!(agenda.waiting(), 1, "flags may not be among it");
         agenda.finish(&Work::Removals, &wants_all, ms(2000), ms(3000));
         assert_eq!(agenda.next(ms(3000)), some(&[("b", THERE)]));

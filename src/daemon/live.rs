@@ -44,7 +44,8 @@ pub struct LiveAccount {
     pub throttled_until: Option<i64>,
     /// When the last pass over everything ended, in seconds since 1970.
     pub swept_at: Option<i64>,
-    /// Mailboxes that wait to be looked at.
+    /// Looks that wait: one at each mailbox to which something happened, and one at all of them if something may have to
+    /// be removed.
     pub waiting: u64,
     /// Everything that was done since the daemon began.
     pub total: Total,

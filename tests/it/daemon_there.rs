@@ -214,7 +214,7 @@ fn a_move_here_is_a_move_there_and_the_other_way_round() {
     server.state().move_message("INBOX", uid, "Archive");
     daemon.until("the move here", || account.files("Archive").len() == 2);
     daemon.until_equal(&account, &server);
-    assert!(inode("Archive").contains(&file[0]), "it was downloaded again");
+    assert!(inode("Archive").contains(&file[0]), "it was downloaded again: {}", daemon.log());
 }
 
 #[test]
