@@ -33,11 +33,6 @@ pub(super) fn is_full(error: &imap::Error) -> bool {
     matches!(error, imap::Error::Refused { code, .. } if code == "OVERQUOTA")
 }
 
-/// Tells whether an error is a no to what was asked, so that other things may be asked for over the same session.
-pub(super) fn is_no(error: &imap::Error) -> bool {
-    matches!(error, imap::Error::Refused { .. } | imap::Error::Bad { .. })
-}
-
 /// Returns how long something is left alone that was refused so many times, in seconds: some is done after minutes, other
 /// never.
 pub(super) fn pause(tries: u32) -> i64 {
@@ -99,14 +94,14 @@ impl Halves {
         self.waiting.pop()
     }
 
-    /// Notes that the server refused it for messages of which these are left; `whole` if they are not to be asked for again.
-    pub(super) fn refuse(&mut self, left: &UidSet, error: imap::Error, whole: bool) {
+    /// Notes that the server refused it for messages of which these are left.
+    pub(super) fn refuse(&mut self, left: &UidSet, error: imap::Error) {
         self.refusals += 1;
         if self.refusals >= MOST_REFUSED {
             let rest = std::mem::take(&mut self.waiting);
             let all = left.iter().chain(rest.iter().flat_map(UidSet::iter)).collect();
             self.refused.push((all, error));
-        } else if left.len() > 1 && !whole {
+        } else if left.len() > 1 {
             let half = u32::try_from(left.len().div_ceil(2)).unwrap_or(u32::MAX);
             self.waiting.extend(left.chunks(usize::MAX, half).into_iter().rev());
         } else if !left.is_empty() {
@@ -154,7 +149,7 @@ mod tests {
         assert!(!may_pass(&bad("Command Argument Error. 11")));
         let confused =
             imap::Error::Confused { command: "APPEND", mailbox: mailbox(), text: "Command Error. 10".into() };
-        assert!(may_pass(&confused) && !is_no(&confused));
+        assert!(may_pass(&confused) && !confused.is_no());
         assert!(is_full(&refused("OVERQUOTA", "")) && !is_full(&refused("LIMIT", "")));
     }
 
@@ -184,21 +179,12 @@ mod tests {
         while let Some(set) = halves.next() {
             asked += 1;
             if set.iter().any(|uid| never.contains(uid)) {
-                halves.refuse(&set, refused("", "no"), false);
+                halves.refuse(&set, refused("", "no"));
             } else {
                 done.extend(set.iter());
             }
         }
         (asked, done, halves.refused().iter().flat_map(|(set, _)| set.iter()).collect())
-    }
-
-    #[test]
-    fn what_must_not_be_asked_for_twice_is_refused_as_a_whole() {
-        let mut halves = Halves::new(vec![set(1..=5), set(6..=7)]);
-        let first = halves.next().unwrap();
-        halves.refuse(&first, refused("", "no"), true);
-        assert_eq!((halves.next(), halves.next()), (Some(set(6..=7)), None));
-        assert_eq!(halves.refused()[0].0, set(1..=5));
     }
 
     #[test]

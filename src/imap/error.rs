@@ -196,6 +196,12 @@ fn number(uid: &Option<Uid>) -> impl fmt::Display {
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Error {
+    /// Tells whether it is a no to what was asked, so that other things may be asked for over the same session.
+    #[must_use]
+    pub fn is_no(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Bad { .. })
+    }
+
     /// Tells how much is broken.
     #[must_use]
     pub fn scope(&self) -> Scope {

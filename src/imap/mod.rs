@@ -40,6 +40,7 @@ pub use error::{Error, Retry, Scope};
 pub use fetch::{Body, Fetched, Seen, message_ids};
 pub use idle::{IdleEnd, Stir};
 pub use list::{Listed, Lists, MailboxStatus, Role};
+pub use moves::Moved;
 pub use name::RawName;
 pub(crate) use name::encode as modified_utf7;
 pub use notify::News;

@@ -10,38 +10,54 @@ use crate::step;
 /// How many messages one command moves.
 const BATCH: u32 = 500;
 
+/// What became of messages that were to be moved.
+#[derive(Debug, Default)]
+pub struct Moved {
+    /// The UIDs here and there of those that the server says it moved or copied (COPYUID, RFC 4315 §3): none if it does
+    /// not say, or if they were gone.
+    pub pairs: Vec<(Uid, Uid)>,
+    /// Those that were copied, and are here too: why the server did not remove them.
+    pub doubled: Vec<(UidSet, Error)>,
+}
+
 impl Session {
-    /// Moves messages of the selected mailbox to another. Returns the UIDs here and there of those that the server says
-    /// it moved (COPYUID, RFC 4315 §3): none if it does not say, or if they were gone. OK alone proves nothing.
+    /// Moves messages of the selected mailbox to another. OK alone proves nothing: see [`Moved::pairs`].
     ///
     /// Without MOVE the messages are copied, and those that COPYUID names are expunged here; without UIDPLUS they are
-    /// copied and marked `\Deleted`.
+    /// copied and marked `\Deleted`, if they can be.
     ///
     /// # Errors
-    /// [`Error::Refused`], with the code `TRYCREATE` if there is no such mailbox, [`Error::Nonsense`] for UIDs that
-    /// were not asked for, or those of a connection that breaks; some may have been moved then.
-    pub async fn move_to(&mut self, uids: &UidSet, target: &RawName) -> Result<Vec<(Uid, Uid)>, Error> {
+    /// [`Error::Refused`] if nothing was moved or copied of what one command is about ([`Session::move_parts`]), with the
+    /// code `TRYCREATE` if there is no such mailbox, [`Error::Nonsense`] for UIDs that were not asked for, or those of a
+    /// connection that breaks; some may have been moved then.
+    pub async fn move_to(&mut self, uids: &UidSet, target: &RawName) -> Result<Moved, Error> {
         let has_move = self.connection.capabilities.has("MOVE");
         let (name, effect) = if has_move { ("UID MOVE", "move") } else { ("UID COPY", "copy") };
-        let mut pairs = Vec::new();
+        let mut moved = Moved::default();
         for batch in self.move_parts(uids, target) {
             let command = self.connection.command(name).words(&batch).string(target.as_bytes());
             step::before(effect);
             let copied = self.transfer(command, &batch).await?;
+            let here: UidSet = copied.iter().map(|(uid, _)| *uid).collect();
+            moved.pairs.extend(copied);
             if has_move {
-                pairs.extend(copied);
                 continue;
             }
             if self.connection.capabilities.has("UIDPLUS") {
-                let here: UidSet = copied.iter().map(|(uid, _)| *uid).collect();
-                self.expunge(&here).await?;
-            } else {
-                let deleted = FlagChange { add: [Flag::Deleted].into_iter().collect(), ..FlagChange::default() };
-                self.store(&batch, &deleted, None).await?;
+                match self.expunge(&here).await {
+                    Err(no) if no.is_no() => moved.doubled.push((here, no)),
+                    done => done?,
+                }
+                continue;
             }
-            pairs.extend(copied);
+            let deleted = FlagChange { add: [Flag::Deleted].into_iter().collect(), ..FlagChange::default() };
+            match self.store(&batch, &deleted, None).await {
+                // The mark is for those who look at it: they stay here in any case.
+                Err(no) if no.is_no() => tracing::info!(%batch, %no, "moved messages could not be marked as deleted"),
+                done => drop(done?),
+            }
         }
-        Ok(pairs)
+        Ok(moved)
     }
 
     /// Returns the messages in parts for each of which [`Session::move_to`] needs one command.

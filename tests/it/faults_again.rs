@@ -165,6 +165,63 @@ fn a_full_mailbox_is_tried_with_one_message() {
     }
 }
 
+/// Lets the server have no MOVE, and refuse to remove anything.
+fn copies_only(scene: &Scene) {
+    for command in ["LOGIN", "AUTHENTICATE", "CAPABILITY"] {
+        scene.server.inject(command, When::Every, Fault::edit(|line| Some(line.replace(" MOVE", ""))));
+    }
+    scene.server.inject("UID EXPUNGE", When::Every, Fault::Answer("NO not now".to_owned()));
+}
+
+#[test]
+fn what_was_copied_and_cannot_be_removed_is_copied_once() {
+    let scene = Scene::with(Profile::Full, "append_retry_after = \"1s\"");
+    scene.server.state().create("Old");
+    for n in 1..=3 {
+        scene.arrives(n);
+    }
+    scene.assert_heals();
+    for n in [1, 2] {
+        scene.account.move_to(&scene.file("INBOX", n), "Old");
+    }
+    copies_only(&scene);
+    let _ = scene.server.take_commands();
+    for _ in 0..3 {
+        scene.sync_says(1, &["a removal was refused for"]);
+        let there = |mailbox: &str| scene.server.state().messages(mailbox).len();
+        assert_eq!((there("INBOX"), there("Old")), (3, 2));
+        let here = |mailbox: &str| scene.account.files(mailbox).len();
+        assert_eq!((here("INBOX"), here("Old")), (1, 2));
+    }
+    let commands = scene.server.take_commands();
+    assert_eq!((count(&commands, "UID COPY"), count(&commands, "UID MOVE")), (1, 0));
+    scene.assert_fired("UID EXPUNGE answer");
+    scene.server.calm();
+    scene.assert_heals();
+}
+
+#[test]
+fn what_is_in_the_trash_and_cannot_be_removed_is_copied_once() {
+    let scene = Scene::with(Profile::Full, "[account.a.deletions]\non_local = \"trash\"");
+    scene.server.state().create("Trash");
+    scene.server.state().mailbox_mut("Trash").special_use = Some("\\Trash".to_owned());
+    for n in 1..=3 {
+        scene.arrives(n);
+    }
+    scene.assert_heals();
+    copies_only(&scene);
+    fs::remove_file(scene.file("INBOX", 2)).unwrap();
+    let output = scene.sync_says(1, &["1 message was copied to Trash, and could not be removed from INBOX"]);
+    assert!(!output.stdout.contains("removed on the server"), "{output:?}");
+    scene.server.calm();
+    for _ in 0..2 {
+        scene.sync_says(0, &[]);
+        let there = |mailbox: &str| scene.server.state().messages(mailbox).len();
+        assert_eq!((there("INBOX"), there("Trash")), (3, 1));
+        assert_eq!((scene.account.files("INBOX").len(), scene.account.files("Trash").len()), (2, 1));
+    }
+}
+
 #[test]
 fn a_kill_among_refusals_loses_and_doubles_nothing() {
     let begin = || {

@@ -37,7 +37,7 @@ pub(super) async fn merge(
         let mut no = Vec::new();
         for (change, uids) in by_change {
             let store = async |session: &mut Session, uids: &UidSet| session.store(uids, change, None).await;
-            let (_, refusals) = by_halves(session, vec![uids.clone()], false, store).await?;
+            let (_, refusals) = by_halves(session, vec![uids.clone()], store).await?;
             changed.extend(uids.iter());
             no.extend(refusals);
         }

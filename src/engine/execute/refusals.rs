@@ -11,37 +11,24 @@ use crate::model::{LinkId, UidSet};
 
 /// Asks for something about messages, part by part. Where that is refused for a part, it is asked for again for each half of
 /// those of its messages that are still there, so that one of them does not stand in the way of the others. Returns what
-/// each that was done gave, and what was refused. `copies` tells that what is asked for may begin with a copy.
+/// each that was done gave, and what was refused.
 pub(super) async fn by_halves<T>(
     session: &mut Session,
     parts: Vec<UidSet>,
-    copies: bool,
     mut ask: impl AsyncFnMut(&mut Session, &UidSet) -> Result<T, imap::Error>,
 ) -> Result<(Vec<T>, Vec<(UidSet, imap::Error)>), imap::Error> {
     let (mut halves, mut done) = (Halves::new(parts), Vec::new());
     while let Some(part) = halves.next() {
         match ask(session, &part).await {
             Ok(one) => done.push(one),
-            Err(error) if again::is_no(&error) => {
+            Err(error) if error.is_no() => {
                 let left = session.present(&part).await?;
-                let whole = !may_be_asked_twice(&error, copies);
-                halves.refuse(&left, error, whole);
+                halves.refuse(&left, error);
             }
             Err(error) => return Err(error),
         }
     }
     Ok((done, halves.refused()))
-}
-
-/// Tells whether what was refused has done nothing: a message that was copied, and could not be removed where it was, would
-/// be copied again.
-fn may_be_asked_twice(error: &imap::Error, copies: bool) -> bool {
-    match error {
-        imap::Error::Refused { command, .. } | imap::Error::Bad { command, .. } => {
-            !copies || ["UID MOVE", "UID COPY"].contains(command)
-        }
-        _ => false,
-    }
 }
 
 /// Notes that the server refused something about these messages; `what` says what, as in "to move it".

@@ -48,14 +48,15 @@ pub(super) async fn move_there(
         let flags_of = |name: &UniqueName, shown: &Flags| respelled.get(name).unwrap_or(shown).clone();
         let intents = intend_moves(site, target, &ops, &flags_of).await?;
         let uids: UidSet = ops.iter().filter_map(|p| moved_uid(&p.op)).collect();
-        let (moved, no) = match move_by_halves(session, &uids, &raw_name(&target.mailbox)).await {
-            Ok(moved) => moved,
-            Err(error) => {
-                site.pass.lost_connection();
-                return Err(error.into());
-            }
-        };
-        let moved: BTreeMap<Uid, Uid> = moved.into_iter().collect();
+        let Moved { pairs, refused: no, doubled } =
+            match move_by_halves(session, &uids, &raw_name(&target.mailbox)).await {
+                Ok(moved) => moved,
+                Err(error) => {
+                    site.pass.lost_connection();
+                    return Err(error.into());
+                }
+            };
+        let moved: BTreeMap<Uid, Uid> = pairs.into_iter().collect();
         let refused: UidSet = no.iter().flat_map(|(uids, _)| uids.iter()).collect();
         for (uids, error) in no {
             // Both ends of it wait: else the file that is there already would be sent there.
@@ -63,6 +64,13 @@ pub(super) async fn move_there(
             let ends = ops.iter().zip(&intents).filter(|(planned, _)| is_it(planned));
             let links = ends.flat_map(|(planned, into)| planned.op.link().into_iter().chain([*into])).collect();
             refusals::refused(site, links, "a move", &error, outcome).await?;
+        }
+        // It is there, and here: the removal here is what is tried again.
+        let stays: UidSet = doubled.iter().flat_map(|(uids, _)| uids.iter()).collect();
+        for (uids, error) in doubled {
+            let left = |planned: &&Planned| moved_uid(&planned.op).is_some_and(|uid| uids.contains(uid));
+            let links = ops.iter().filter(left).filter_map(|planned| planned.op.link()).collect();
+            refusals::refused(site, links, "a removal", &error, outcome).await?;
         }
         let mut writes = Vec::new();
         // What a server without MOVE and UIDPLUS has copied stays behind, marked as deleted.
@@ -82,7 +90,8 @@ pub(super) async fn move_there(
             };
             let Some(flags) = carried_flags(link, &flags_of(name, flags)) else { continue };
             let state = LinkState::Synced { uid: *new_uid, name: name.clone(), flags };
-            writes.push((link.id, Link { id: into, state, inode: None, ..link.clone() }, site.entry(planned, None)));
+            let new = Link { id: into, state, inode: None, ..link.clone() };
+            writes.push(((!stays.contains(*uid)).then_some(link.id), new, site.entry(planned, None)));
         }
         site.pass.tally(&site.mailbox.name, |t| t.moved += writes.len() as u64);
         if refused.len() < uids.len() {
@@ -91,7 +100,7 @@ pub(super) async fn move_there(
         site.pass
             .commit(move |tx| {
                 for (old, new, entry) in &writes {
-                    tx.delete_link(*old)?;
+                    old.map_or(Ok(()), |old| tx.delete_link(old))?;
                     tx.set_link(new)?;
                     tx.journal(entry)?;
                 }
@@ -105,15 +114,27 @@ pub(super) async fn move_there(
     Ok(())
 }
 
-/// What was moved, with the UIDs that the server told; and what it refused to move.
-type Moved = (Vec<(Uid, Uid)>, Vec<(UidSet, imap::Error)>);
+/// What became of messages that were to be moved.
+pub(super) struct Moved {
+    /// The UIDs here and there that the server told.
+    pub pairs: Vec<(Uid, Uid)>,
+    /// What it refused to move.
+    pub refused: Vec<(UidSet, imap::Error)>,
+    /// What is there, and could not be removed here.
+    pub doubled: Vec<(UidSet, imap::Error)>,
+}
 
 /// Moves messages of the selected mailbox; those that the server refuses to move stay.
 pub(super) async fn move_by_halves(session: &mut Session, uids: &UidSet, to: &RawName) -> Result<Moved, imap::Error> {
     let parts = session.move_parts(uids, to);
     let move_to = async |session: &mut Session, uids: &UidSet| session.move_to(uids, to).await;
-    let (moved, refused) = by_halves(session, parts, true, move_to).await?;
-    Ok((moved.concat(), refused))
+    let (moved, refused) = by_halves(session, parts, move_to).await?;
+    let (mut pairs, mut doubled) = (Vec::new(), Vec::new());
+    for part in moved {
+        pairs.extend(part.pairs);
+        doubled.extend(part.doubled);
+    }
+    Ok(Moved { pairs, refused, doubled })
 }
 
 /// Returns the base of a message whose file a mail reader moved, as far as the new place can tell.

@@ -94,30 +94,43 @@ pub(super) async fn expunge_there(
         let there: UidSet = wanted.keys().copied().filter(|uid| now.contains_key(uid)).collect();
         let trash = trash.filter(|trash| trash.name != site.mailbox.name);
         let mut kept: BTreeMap<Uid, String> = BTreeMap::new();
-        // What the server cannot be told to remove, and has marked as deleted.
-        let mut marked = UidSet::default();
+        // What the server cannot be told to remove, and has marked as deleted; what is in the trash, and here too.
+        let (mut marked, mut doubled) = (UidSet::default(), UidSet::default());
         let mut no = Vec::new();
         let left = match trash {
             Some(trash) if !there.is_empty() => {
-                no = move_by_halves(session, &there, &trash.raw).await?.1;
+                let moved = move_by_halves(session, &there, &trash.raw).await?;
+                no = moved.refused;
                 let refused: UidSet = no.iter().flat_map(|(uids, _)| uids.iter()).collect();
                 let there: UidSet = there.iter().filter(|uid| !refused.contains(*uid)).collect();
                 if !there.is_empty() {
                     site.pass.touch(&trash.name);
                 }
                 kept.extend(there.iter().map(|uid| (uid, format!("mailbox {} on the server", trash.name))));
+                for (uids, error) in moved.doubled {
+                    // To try again would be to copy again.
+                    let (trash, here) = (&trash.name, &site.mailbox.name);
+                    let which = match uids.len() {
+                        1 => "1 message was".to_owned(),
+                        count => format!("{count} messages were"),
+                    };
+                    let text = format!("{which} copied to {trash}, and could not be removed from {here}: {error}");
+                    site.pass.problem(here, text);
+                    outcome.refused = true;
+                    doubled.extend(uids.iter());
+                }
                 if session.leaves_behind() {
                     marked = there;
                     UidSet::default()
                 } else {
-                    session.present(&there).await?
+                    session.present(&there.iter().filter(|uid| !doubled.contains(*uid)).collect()).await?
                 }
             }
             None if !there.is_empty() => {
                 kept = bury(site, session, &there).await?;
                 let safe: UidSet = kept.keys().copied().collect();
                 let expunge = async |session: &mut Session, uids: &UidSet| session.expunge(uids).await;
-                match by_halves(session, vec![safe.clone()], false, expunge).await {
+                match by_halves(session, vec![safe.clone()], expunge).await {
                     Ok((_, refusals)) => {
                         no = refusals;
                         session.present(&there).await?
@@ -140,13 +153,15 @@ pub(super) async fn expunge_there(
             let entry = site.entry(planned, kept.remove(&uid));
             if left.contains(uid) {
                 outcome.left = true;
-            } else if marked.contains(uid) {
+            } else if marked.contains(uid) || doubled.contains(uid) {
+                let entry = marked.contains(uid).then_some(entry);
                 stays.extend(site.base.get(&link).and_then(kept_there).map(|link| (link, entry)));
             } else {
                 writes.push((link, entry));
             }
         }
-        site.pass.tally(&site.mailbox.name, |t| t.expunged += (writes.len() + stays.len()) as u64);
+        let gone = writes.len() + stays.iter().filter(|(_, entry)| entry.is_some()).count();
+        site.pass.tally(&site.mailbox.name, |t| t.expunged += gone as u64);
         forget(site, writes).await?;
         keep(site, stays).await?;
     }
@@ -206,15 +221,15 @@ async fn forget(site: &Site<'_>, writes: Vec<(LinkId, crate::db::Entry)>) -> Res
     write.await
 }
 
-/// Writes down that messages stay on the server as deleted.
-async fn keep(site: &Site<'_>, writes: Vec<(Link, crate::db::Entry)>) -> Result<(), Error> {
+/// Writes down that messages stay on the server.
+async fn keep(site: &Site<'_>, writes: Vec<(Link, Option<crate::db::Entry>)>) -> Result<(), Error> {
     if writes.is_empty() {
         return Ok(());
     }
     let write = site.pass.commit(move |tx| {
         for (link, entry) in &writes {
             tx.set_link(link)?;
-            tx.journal(entry)?;
+            entry.as_ref().map_or(Ok(()), |entry| tx.journal(entry))?;
         }
         Ok(())
     });

@@ -306,7 +306,7 @@ async fn moves_count_only_what_the_server_names() {
     let archive = RawName::new(b"Archive");
     let run = async |s: &mut Session| {
         s.select(&inbox()).await.unwrap();
-        s.move_to(&set(&[2, 5]), &archive).await.unwrap()
+        s.move_to(&set(&[2, 5]), &archive).await.unwrap().pairs
     };
     let table: [(&[u8], usize); 5] = [
         (b"* OK [COPYUID 14 2,5 8:9] x\r\n* 1 EXPUNGE\r\n* 1 EXPUNGE\r\n% OK x\r\n", 2),
@@ -336,6 +336,29 @@ async fn moves_count_only_what_the_server_names() {
         ("UID STORE 2,5 +FLAGS.SILENT (\\Deleted)", b"% OK x\r\n"),
     ];
     assert_eq!(play(BARE, script, run).await, []);
+    // Nor does it matter there whether the mark can be set.
+    let script: &Script<'_> =
+        &[SELECT, ("UID COPY 2,5 \"Archive\"", b"% OK x\r\n"), ("UID STORE 2,5", b"% NO read-only\r\n")];
+    assert_eq!(play(BARE, script, run).await, []);
+}
+
+#[tokio::test]
+async fn what_was_copied_and_stays_is_told() {
+    let archive = RawName::new(b"Archive");
+    let run = async |s: &mut Session| {
+        s.select(&inbox()).await.unwrap();
+        s.move_to(&set(&[2, 5]), &archive).await.unwrap()
+    };
+    let copy = ("UID COPY 2,5 \"Archive\"", b"% OK [COPYUID 14 5 8] x\r\n" as &[u8]);
+    let scripts: [&Script<'_>; 2] = [
+        &[SELECT, copy, ("UID STORE 5", b"% NO [NOPERM] x\r\n")],
+        &[SELECT, copy, ("UID STORE 5", b"% OK x\r\n"), ("UID EXPUNGE 5", b"% BAD x\r\n")],
+    ];
+    for script in scripts {
+        let moved = play("UIDPLUS", script, run).await;
+        assert_eq!(moved.pairs, [(uid(5), uid(8))]);
+        assert_eq!(moved.doubled.iter().map(|(uids, _)| uids.clone()).collect::<Vec<_>>(), [set(&[5])]);
+    }
 }
 
 #[tokio::test]
